@@ -1,0 +1,5 @@
+"""From samples to mel spectrograms, and from files to samples."""
+
+from vocoder.audio.mel import MelSpectrogram
+
+__all__ = ["MelSpectrogram"]

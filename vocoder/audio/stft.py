@@ -1,0 +1,96 @@
+"""The short-time Fourier transform of a batch of waveforms, and its inverse, in `keras.ops`."""
+
+import numpy as np
+from keras import ops
+
+
+def check_window(n_fft: int, hop_length: int, win_length: int) -> None:
+    """Raises `ValueError("argument: reason")` unless the three lengths fit together."""
+    for name, value in {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}.items():
+        if value < 1:
+            raise ValueError(f"{name}: must be at least 1, not {value}")
+    if win_length > n_fft:
+        raise ValueError(f"win_length: {win_length} is longer than n_fft ({n_fft})")
+
+
+def pad_reflect(x, left: int, right: int):
+    """Reflects `left` and `right` samples at the ends of (batch, samples)."""
+    return ops.pad(x, [[0, 0], [left, right]], mode="reflect")
+
+
+def power_spectrogram(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):
+    """Squared magnitudes of the STFT with a periodic Hann window.
+
+    Args:
+        x: (batch, samples), float32.
+        n_fft, hop_length, win_length: Samples.
+        center: Reflect n_fft / 2 samples at both ends; otherwise the frames lie within `x`.
+
+    Returns:
+        (batch, frames, n_fft / 2 + 1).
+    """
+    # Our own window, since TensorFlow's, computed in float32, is off by up to 2e-7.
+    window = hann(win_length).astype("float32")
+    real, imaginary = ops.stft(x, win_length, hop_length, n_fft, window=window, center=center)
+    return ops.square(real) + ops.square(imaginary)
+
+
+def hann(length: int) -> np.ndarray:
+    """The periodic Hann window, float64."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+
+
+def inverse_dft_matrix(n_fft: int) -> np.ndarray:
+    """(2 * (n_fft / 2 + 1), n_fft): real parts, then imaginary parts, to windowed samples.
+
+    `concatenate([real, imaginary]) @ matrix` is the inverse real FFT times a periodic Hann window:
+    one matrix product, which is as fast as an FFT at the sizes of a vocoder's head.
+    """
+    bins = np.arange(n_fft // 2 + 1)[:, None]
+    angle = 2 * np.pi * bins * np.arange(n_fft)[None, :] / n_fft
+    # Every bin but the first and the last stands for itself and its mirror image.
+    scale = np.where((bins == 0) | (bins == n_fft // 2), 1.0, 2.0) / n_fft
+    return np.concatenate([scale * np.cos(angle), -scale * np.sin(angle)]) * hann(n_fft)
+
+
+def overlap_add(frames, hop_length: int):
+    """Sums frames that begin `hop_length` samples after one another.
+
+    Args:
+        frames: (batch, frames, frame_length), frame_length a multiple of `hop_length`.
+
+    Returns:
+        (batch, (frames - 1) * hop_length + frame_length).
+    """
+    batch, count, length = ops.shape(frames)
+    overlap = length // hop_length
+    pieces = ops.reshape(frames, (-1, count, overlap, hop_length))
+    total = 0.0
+    for i in range(overlap):
+        total = total + ops.pad(pieces[:, :, i], [[0, 0], [i, overlap - 1 - i], [0, 0]])
+    return ops.reshape(total, (-1, (count + overlap - 1) * hop_length))
+
+
+def inverse_stft(real, imaginary, hop_length: int):
+    """Waveform of a spectrogram whose frames are `hop_length` apart, by windowed overlap-add.
+
+    The padding is "same", as in Vocos: (n_fft - hop_length) / 2 samples are cut from both ends, so
+    that every frame stands for `hop_length` samples. The window is a periodic Hann window in
+    analysis and synthesis, divided out by the sum of its squares, also where it is incomplete.
+
+    Args:
+        real, imaginary: (batch, frames, n_fft / 2 + 1), float32.
+        hop_length: Samples; it divides n_fft at least twice.
+
+    Returns:
+        (batch, frames * hop_length).
+    """
+    n_fft = 2 * (real.shape[-1] - 1)
+    matrix = ops.convert_to_tensor(inverse_dft_matrix(n_fft), dtype="float32")
+    frames = ops.matmul(ops.concatenate([real, imaginary], axis=-1), matrix)
+    squares = ops.convert_to_tensor(hann(n_fft) ** 2, dtype="float32")
+    envelope = overlap_add(ops.ones_like(frames[:1, :, :1]) * squares, hop_length)
+    cut = (n_fft - hop_length) // 2
+    samples = ops.shape(real)[1] * hop_length
+    signal = overlap_add(frames, hop_length)[:, cut : cut + samples]
+    return signal / envelope[:, cut : cut + samples]

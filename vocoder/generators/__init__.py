@@ -1,0 +1,6 @@
+"""Networks from mel spectrograms to waveforms: `generator(mel)`."""
+
+from vocoder.generators.base import Generator
+from vocoder.generators.hifigan import HiFiGAN
+
+__all__ = ["Generator", "HiFiGAN"]

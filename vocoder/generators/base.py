@@ -1,0 +1,54 @@
+"""What every generator is."""
+
+from collections.abc import Mapping
+
+import keras
+
+from vocoder.config import AudioConfig
+from vocoder.layers.weight_norm import fold_weights
+
+
+class Generator(keras.Model):
+    """A network from mels, (batch, frames, n_mels), to waveforms, (batch, frames * hop_length).
+
+    A subclass has explicit constructor arguments, among them `audio`, `n_mels` and
+    `weight_norm`; its `get_config` returns them. Its waveforms are float32 whatever the precision.
+
+    Args:
+        audio: Fields of `AudioConfig`; they travel inside the saved model, so that it alone is
+            enough to make audio. None for a network that only runs on mels made elsewhere.
+        n_mels: Bands of the mel; None for those of `audio`.
+        hop_length: Samples that the network makes of a frame.
+        reason: The argument that sets `hop_length`, with its value, for the message.
+
+    Raises:
+        ValueError: "argument: reason", if the network does not fit `audio`.
+    """
+
+    def __init__(self, audio, n_mels, hop_length, reason, **model_arguments):
+        super().__init__(**model_arguments)
+        self.audio = AudioConfig(**audio) if isinstance(audio, Mapping) else audio
+        if n_mels is None:
+            n_mels = self.audio.n_mels if self.audio else 80
+        self.n_mels = n_mels
+        self.hop_length = hop_length
+        if self.audio and self.audio.n_mels != n_mels:
+            raise ValueError(f"n_mels: {n_mels} is not audio.n_mels ({self.audio.n_mels})")
+        if self.audio and self.audio.hop_length != hop_length:
+            raise ValueError(
+                f"{reason} makes {hop_length} samples of a frame, "
+                f"but audio.hop_length is {self.audio.hop_length}"
+            )
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames on each side of a frame that its samples depend on."""
+        raise NotImplementedError
+
+    def folded(self):
+        """The same network in float32 without weight normalisation, for inference."""
+        config = self.get_config() | {"weight_norm": False, "dtype": "float32"}
+        twin = type(self).from_config(config)
+        twin.build((None, None, self.n_mels))
+        fold_weights(self, twin)
+        return twin

@@ -1,0 +1,102 @@
+"""Convolutions with weight normalisation (Salimans and Kingma, arXiv:1602.07868).
+
+Keras has no such layer. The kernel is `g * v / ||v||`, with the norm over all axes but the last:
+the output channels of a convolution and the input channels of a transposed one, as
+`torch.nn.utils.weight_norm` with its default `dim=0` counts them.
+"""
+
+import keras
+from keras import ops
+
+
+def normalise(v, g):
+    """`g * v / ||v||`: (..., channels) and (channels,) -> (..., channels)."""
+    norm = ops.sqrt(ops.sum(ops.square(ops.cast(v, "float32")), axis=(0, 1)))
+    return v * ops.cast(ops.cast(g, "float32") / norm, v.dtype)
+
+
+def default_kernel():
+    """PyTorch's initial convolution kernels: uniform in +-1 / sqrt(fan_in)."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+class _WeightNorm:
+    """Makes `kernel` a function of the variables `v` and `g`; `v` is what the parent creates."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.g = self.add_weight(
+            name="g",
+            shape=(self.v.shape[-1],),
+            # The kernel starts as v, at v's own norm.
+            initializer=lambda shape, dtype: ops.sqrt(ops.sum(ops.square(self.v), axis=(0, 1))),
+        )
+
+    @property
+    def kernel(self):
+        return normalise(self.v, self.g)
+
+    def save_own_variables(self, store):
+        keras.layers.Layer.save_own_variables(self, store)  # Keras' own would store `kernel`
+
+    def load_own_variables(self, store):
+        keras.layers.Layer.load_own_variables(self, store)
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class WeightNormConv1D(_WeightNorm, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` with weight normalisation."""
+
+    @property
+    def v(self):
+        return self._kernel
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class WeightNormConv1DTranspose(_WeightNorm, keras.layers.Conv1DTranspose):
+    """`keras.layers.Conv1DTranspose` with weight normalisation."""
+
+    @property
+    def kernel(self):
+        return normalise(self.v, self.g)
+
+    @kernel.setter
+    def kernel(self, variable):
+        self.v = variable
+
+
+def conv1d(filters, kernel_size, *, weight_norm, **arguments):
+    """A "same"-padded 1-D convolution, with or without weight normalisation."""
+    cls = WeightNormConv1D if weight_norm else keras.layers.Conv1D
+    arguments.setdefault("kernel_initializer", default_kernel())
+    return cls(filters, kernel_size, padding="same", **arguments)
+
+
+def conv1d_transpose(filters, kernel_size, strides, *, weight_norm, **arguments):
+    """A transposed convolution that multiplies the length by `strides`."""
+    cls = WeightNormConv1DTranspose if weight_norm else keras.layers.Conv1DTranspose
+    return cls(
+        filters,
+        kernel_size,
+        strides,
+        padding="same",
+        kernel_initializer=default_kernel(),
+        **arguments,
+    )
+
+
+def fold_weights(source, target):
+    """Copies the weights of a model into its twin that has no weight normalisation.
+
+    Args:
+        source, target: Two built models that differ in weight normalisation alone.
+    """
+    for layer, twin in zip(source._flatten_layers(), target._flatten_layers(), strict=True):
+        if isinstance(layer, _WeightNorm):
+            bias = [layer.bias] if layer.use_bias else []
+            twin.set_weights([ops.convert_to_numpy(w) for w in [layer.kernel, *bias]])
+        else:  # the layer's own variables; those of its sublayers come in their turn
+            own = layer._trainable_variables + layer._non_trainable_variables
+            twins = twin._trainable_variables + twin._non_trainable_variables
+            for variable, copy in zip(own, twins, strict=True):
+                copy.assign(variable)

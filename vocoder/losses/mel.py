@@ -1,0 +1,166 @@
+"""L1 distance of mel spectrograms."""
+
+import keras
+from keras import ops
+
+from vocoder.audio.mel import check_log, log_compress, mel_filterbank
+from vocoder.audio.stft import check_window, power_spectrogram
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class MelLoss(keras.losses.Loss):
+    """L1 distance of log-mel spectrograms at one resolution, as in HiFi-GAN.
+
+    Called with two waveforms (batch, samples); one value an example. Frames are centred and
+    reflected at the ends; Hann window.
+
+    Args:
+        sample_rate, fmin, fmax: Hz; `fmax=None` is half the sample rate.
+        n_fft, hop_length, win_length: Samples; None for a quarter of `n_fft`, and for `n_fft`.
+        n_mels: Number of bands.
+        log: "natural" (HiFi-GAN) or "log10" (DAC), which is 2.303 times smaller.
+        floor: Smallest mel magnitude before the logarithm.
+        linear_weight: Factor of the L1 distance of the mel magnitudes themselves, added to that of
+            their logarithms.
+        htk, norm: As in `librosa.filters.mel`.
+
+    Raises:
+        ValueError: "argument: reason".
+    """
+
+    def __init__(
+        self,
+        sample_rate=22050,
+        n_fft=1024,
+        hop_length=None,
+        win_length=None,
+        n_mels=80,
+        fmin=0.0,
+        fmax=None,
+        log="natural",
+        floor=1e-5,
+        linear_weight=0.0,
+        htk=False,
+        norm="slaney",
+        name="mel",
+        **loss_arguments,
+    ):
+        super().__init__(name=name, **loss_arguments)
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.hop_length = n_fft // 4 if hop_length is None else hop_length
+        self.win_length = n_fft if win_length is None else win_length
+        self.n_mels = n_mels
+        self.fmin = fmin
+        self.fmax = fmax
+        self.log = log
+        self.floor = floor
+        self.linear_weight = linear_weight
+        self.htk = htk
+        self.norm = norm
+        check_window(self.n_fft, self.hop_length, self.win_length)
+        check_log(log, floor)
+        if linear_weight < 0:
+            raise ValueError(f"linear_weight: must be 0 or more, not {linear_weight}")
+        self._filterbank = mel_filterbank(sample_rate, n_fft, n_mels, fmin, fmax, htk, norm)
+
+    def call(self, y_true, y_pred):
+        true, pred = (self._mel(y) for y in (y_true, y_pred))
+        distance = ops.abs(
+            log_compress(true, self.log, self.floor) - log_compress(pred, self.log, self.floor)
+        )
+        if self.linear_weight:
+            distance = distance + self.linear_weight * ops.abs(true - pred)
+        return ops.mean(distance, axis=(1, 2))
+
+    def _mel(self, y):
+        power = power_spectrogram(y, self.n_fft, self.hop_length, self.win_length)
+        # 1e-9 under the root, as in HiFi-GAN, keeps the gradient finite at silence.
+        return ops.matmul(ops.sqrt(power + 1e-9), ops.convert_to_tensor(self._filterbank))
+
+    def get_config(self):
+        return super().get_config() | {
+            "sample_rate": self.sample_rate,
+            "n_fft": self.n_fft,
+            "hop_length": self.hop_length,
+            "win_length": self.win_length,
+            "n_mels": self.n_mels,
+            "fmin": self.fmin,
+            "fmax": self.fmax,
+            "log": self.log,
+            "floor": self.floor,
+            "linear_weight": self.linear_weight,
+            "htk": self.htk,
+            "norm": self.norm,
+        }
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class MultiResolutionMelLoss(keras.losses.Loss):
+    """Mean of `MelLoss` over several windows, each with its own number of bands.
+
+    As in DAC (arXiv:2306.06546) and BigVGAN v2; the hop is a quarter of the window.
+
+    Args:
+        sample_rate, fmin, fmax: Hz, for all resolutions.
+        n_fft: Window lengths in samples.
+        n_mels: Bands, a value for each window.
+        log: "natural" or "log10", for all, or a value for each window.
+        floor, linear_weight, htk, norm: As in `MelLoss`.
+
+    Raises:
+        ValueError: "argument: reason".
+    """
+
+    def __init__(
+        self,
+        sample_rate=22050,
+        n_fft=(512, 1024, 2048),
+        n_mels=(40, 80, 160),
+        fmin=0.0,
+        fmax=None,
+        log="natural",
+        floor=1e-5,
+        linear_weight=0.0,
+        htk=False,
+        norm="slaney",
+        name="multi_resolution_mel",
+        **loss_arguments,
+    ):
+        super().__init__(name=name, **loss_arguments)
+        logs = [log] * len(n_fft) if isinstance(log, str) else log
+        if not len(n_fft) == len(n_mels) == len(logs) > 0:
+            raise ValueError("n_mels: n_fft, n_mels and log (if a list) need as many values each")
+        self.losses = [
+            MelLoss(
+                sample_rate,
+                n_fft=window,
+                n_mels=bands,
+                fmin=fmin,
+                fmax=fmax,
+                log=kind,
+                floor=floor,
+                linear_weight=linear_weight,
+                htk=htk,
+                norm=norm,
+            )
+            for window, bands, kind in zip(n_fft, n_mels, logs, strict=True)
+        ]
+
+    def call(self, y_true, y_pred):
+        return sum(loss.call(y_true, y_pred) for loss in self.losses) / len(self.losses)
+
+    def get_config(self):
+        first = self.losses[0]
+        return super().get_config() | {
+            "sample_rate": first.sample_rate,
+            "n_fft": [loss.n_fft for loss in self.losses],
+            "n_mels": [loss.n_mels for loss in self.losses],
+            "fmin": first.fmin,
+            "fmax": first.fmax,
+            "log": [loss.log for loss in self.losses],
+            "floor": first.floor,
+            "linear_weight": first.linear_weight,
+            "htk": first.htk,
+            "norm": first.norm,
+        }

@@ -1,0 +1,180 @@
+"""One loss made of weighted parts, each computed once and shown under its own name.
+
+The idea is keras-team/keras#20986: the loss computes each part, hands its unweighted value to that
+part's metric, and returns the weighted sum.
+
+    multi = MultiLoss([LossCfg("mse", 1.0), LossCfg(MelLoss(), 45.0, "mel")])
+    model.compile(optimizer, loss=multi, metrics=multi.metrics)
+"""
+
+import dataclasses
+import uuid
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.losses.loss import unscale_loss_for_distribution
+
+# The metrics in use, by (key of their MultiLoss, name): see MeanParts.from_config.
+_METRICS = weakref.WeakValueDictionary()
+
+
+@dataclasses.dataclass
+class LossCfg:
+    """One part of a `MultiLoss`.
+
+    Attributes:
+        loss: A `keras.losses.Loss`, a Keras identifier such as "mse", a function of
+            (y_true, y_pred), or a serialised loss (dict).
+        weight: Factor in the total, 0 or more. With 0 the part is shown but not trained on.
+        name: Its name in logs; None for the loss's own.
+
+    Raises:
+        ValueError: The weight is negative or not a number.
+    """
+
+    loss: keras.losses.Loss | str | Callable | Mapping[str, Any]
+    weight: float = 1.0
+    name: str | None = None
+
+    def __post_init__(self):
+        self.loss = _as_loss(self.loss)
+        self.weight = float(self.weight)
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"weight: must be 0 or more, not {self.weight}")
+        self.name = self.name or self.loss.name
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class MeanParts(keras.metrics.Mean):
+    """Running mean of one part's unweighted values, fed by its `MultiLoss` alone.
+
+    Args:
+        name: The part's name.
+        key: Which `MultiLoss` feeds it; see `from_config`.
+    """
+
+    def __init__(self, name, key=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.key = key
+
+    def update_state(self, *args, **kwargs):
+        """Does nothing: this is Keras' own call, with y_true and y_pred."""
+
+    def mean_update_state(self, value, sample_weight=None):
+        """Adds the part's value for a batch, weighted by the number of examples in it."""
+        super().update_state(value, sample_weight)
+
+    def get_config(self):
+        return {"name": self.name, "key": self.key}
+
+    @classmethod
+    def from_config(cls, config):
+        # `model.save` writes the loss and the metrics of `compile` independently. Loading them
+        # must not make a metric that no loss feeds, so the loss, which is loaded first, leaves
+        # its metrics where this finds them.
+        existing = _METRICS.get((config["key"], config["name"]))
+        return cls(**config) if existing is None else existing
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class MultiLoss(keras.losses.Loss):
+    """Weighted sum of losses of one output.
+
+    Args:
+        parts: `LossCfg` objects, or their serialised form (dicts).
+        name: Name of the loss.
+        key: Set when a saved loss is loaded, to find its metrics.
+
+    Attributes:
+        metrics: One `MeanParts` a part, for `compile(metrics=...)`.
+
+    Raises:
+        ValueError: No parts, or two of one name.
+    """
+
+    def __init__(self, parts: Sequence[LossCfg], name="multi_loss", key=None):
+        super().__init__(name=name)
+        self.parts = [p if isinstance(p, LossCfg) else LossCfg(**p) for p in parts]
+        if not self.parts:
+            raise ValueError("parts: a MultiLoss needs at least one")
+        names = [part.name for part in self.parts]
+        for name in names:
+            if names.count(name) > 1 or name == "loss":
+                raise ValueError(
+                    f"name: {name!r} is taken; give each LossCfg a name of its own"
+                )
+        self.key = key or uuid.uuid4().hex
+        self.metrics = [MeanParts(name, self.key) for name in names]
+        _METRICS.update({(self.key, metric.name): metric for metric in self.metrics})
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The weighted sum, a scalar.
+
+        Args:
+            y_true, y_pred: What the parts take; (batch, samples) for those of this package.
+            sample_weight: As in Keras, (batch,) or what the parts broadcast.
+        """
+        examples = ops.shape(y_pred)[0]
+        total = 0.0
+        for part, metric in zip(self.parts, self.metrics, strict=True):
+            # A part of weight 0 takes no backward pass, and its NaN doesn't reach the total.
+            prediction = y_pred if part.weight else ops.stop_gradient(y_pred)
+            value = part.loss(y_true, prediction, sample_weight)
+            # Keras divides every loss by the number of replicas, so that their sum is the mean.
+            # The total has to stay so; what is shown is undone.
+            metric.mean_update_state(unscale_loss_for_distribution(value), examples)
+            if part.weight:
+                total = total + part.weight * value
+        return ops.convert_to_tensor(total, dtype=self.dtype)
+
+    def get_config(self):
+        return {
+            "parts": [
+                {
+                    "loss": keras.losses.serialize(part.loss),
+                    "weight": part.weight,
+                    "name": part.name,
+                }
+                for part in self.parts
+            ],
+            "name": self.name,
+            "key": self.key,
+        }
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class FunctionLoss(keras.losses.Loss):
+    """A function of (y_true, y_pred) as a `Loss`: the mean of its values.
+
+    Args:
+        function: Returns a value an example, or several.
+        name: Its name; the function's by default.
+    """
+
+    def __init__(self, function, name=None, **loss_arguments):
+        if isinstance(function, Mapping | str):
+            function = keras.saving.deserialize_keras_object(function)
+        super().__init__(name=name or function.__name__, **loss_arguments)
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        return self.function(y_true, y_pred)
+
+    def get_config(self):
+        function = keras.saving.serialize_keras_object(self.function)
+        return super().get_config() | {"function": function}
+
+
+def _as_loss(loss) -> keras.losses.Loss:
+    if isinstance(loss, Mapping):
+        loss = keras.losses.deserialize(loss)
+    elif isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    if callable(loss):
+        return FunctionLoss(loss)
+    raise ValueError(f"loss: {loss!r} is no loss, function, identifier or serialised loss")

@@ -1,0 +1,92 @@
+"""Name -> class: the only way from a config value to code.
+
+The tables are closed. A config can name an entry of a table and give keyword arguments, nothing
+else: no dotted path is imported. Entries are import strings, so that the names can be listed
+without importing Keras.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from vocoder.errors import InputError
+
+GENERATORS = {
+    "hifigan": "vocoder.generators.hifigan:HiFiGAN",
+}
+
+LOSSES = {
+    "waveform_l1": "vocoder.losses.waveform:WaveformL1Loss",
+    "mel": "vocoder.losses.mel:MelLoss",
+    "multi_resolution_mel": "vocoder.losses.mel:MultiResolutionMelLoss",
+    "stft": "vocoder.losses.stft:STFTLoss",
+    "multi_resolution_stft": "vocoder.losses.stft:MultiResolutionSTFTLoss",
+    "mean_absolute_error": "keras.losses:MeanAbsoluteError",
+    "mae": "keras.losses:MeanAbsoluteError",
+    "mean_squared_error": "keras.losses:MeanSquaredError",
+    "mse": "keras.losses:MeanSquaredError",
+    "huber": "keras.losses:Huber",
+    "log_cosh": "keras.losses:LogCosh",
+}
+
+SCHEDULES = {
+    "constant": "vocoder.training.optimizer:constant",
+    "exponential": "vocoder.training.optimizer:exponential",
+    "cosine": "vocoder.training.optimizer:cosine",
+}
+
+
+def known(name: str, names, key: str) -> str:
+    """Returns `name` if it is one of `names`.
+
+    Raises:
+        InputError: names `key`, lists what is known, and the closest of it.
+    """
+    if name in names:
+        return name
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"{key}: unknown {name!r}{hint} (known: {', '.join(sorted(names))})")
+
+
+def build(
+    table: Mapping[str, str],
+    node: Mapping[str, Any],
+    key: str,
+    name_key: str = "name",
+    provided: Mapping[str, Any] | None = None,
+):
+    """Builds the object that a config node describes.
+
+    Args:
+        table: One of the tables above.
+        node: `{name_key: NAME, argument: value, ...}`.
+        key: Where the node stands in the config, for messages.
+        name_key: The entry of `node` that names the class.
+        provided: Values passed to those arguments that the constructor has and `node` leaves out,
+            such as the sample rate.
+
+    Raises:
+        InputError: The name or an argument is unknown, an argument is missing, or the constructor
+            refuses a value (constructors raise `ValueError("argument: reason")`).
+    """
+    if name_key not in node:
+        raise InputError(f"{key}.{name_key}: missing (known: {', '.join(sorted(table))})")
+    name = known(node[name_key], table, f"{key}.{name_key}")
+    module, attribute = table[name].split(":")
+    factory = getattr(importlib.import_module(module), attribute)
+    parameters = inspect.signature(factory).parameters
+    arguments = {k: v for k, v in (provided or {}).items() if k in parameters}
+    for argument, value in node.items():
+        if argument != name_key:
+            known(argument, parameters, f"{key}.{argument}")
+            arguments[argument] = value
+    for argument, parameter in parameters.items():
+        if parameter.default is parameter.empty and argument not in arguments:
+            raise InputError(f"{key}.{argument}: missing; {name} needs it")
+    try:
+        return factory(**arguments)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{key}.{error}") from error

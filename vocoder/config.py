@@ -4,6 +4,7 @@ Hydra composes the YAML files of `configs/`; `RunConfig.from_omegaconf` turns th
 dataclasses below, which everything else reads. Nothing here imports Keras.
 """
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,251 @@ class DataConfig:
     gain_db: list[float] | None = None
     cache: str | None = None
     threads: int = 2
+
+
+@dataclasses.dataclass
+class TrainerConfig:
+    """How long and by what means a generator is trained.
+
+    Attributes:
+        max_steps: Batches, counted over all sessions of the run.
+        max_minutes: Stop after that many minutes of this session, or null.
+        learning_rate: The highest of the schedule.
+        schedule: "constant", "exponential" (times `decay_rate` every `decay_steps`) or "cosine"
+            (after `warmup_steps` down to `final_rate` times the rate at `max_steps`).
+        decay_rate, decay_steps, warmup_steps, final_rate: Of the schedule.
+        beta_1, beta_2, weight_decay: AdamW's.
+        global_clipnorm: Largest norm of all gradients together, or null.
+        gradient_accumulation_steps: Batches that share one update; 1 for none.
+        ema_momentum: Of the weights' moving average, which is then what is evaluated and saved;
+            null for none.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        jit_compile: XLA; slower on CPUs.
+        validate_every, checkpoint_every, log_every: Steps.
+        keep_checkpoints: How many of the last ones are kept; the best is kept besides.
+        samples: How many validation utterances are synthesised at every validation.
+        resume: A run folder to go on from.
+    """
+
+    max_steps: int = 1_000_000
+    max_minutes: float | None = None
+    learning_rate: float = 2e-4
+    schedule: str = "exponential"
+    decay_rate: float = 0.999
+    decay_steps: int = 1000
+    warmup_steps: int = 0
+    final_rate: float = 0.0
+    beta_1: float = 0.8
+    beta_2: float = 0.99
+    weight_decay: float = 0.01
+    global_clipnorm: float | None = None
+    gradient_accumulation_steps: int = 1
+    ema_momentum: float | None = None
+    precision: str = "float32"
+    jit_compile: bool = False
+    validate_every: int = 1000
+    checkpoint_every: int = 5000
+    log_every: int = 100
+    keep_checkpoints: int = 3
+    samples: int = 3
+    resume: str | None = None
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """Everything that makes a run; `generator` and `loss` are nodes for the registry."""
+
+    audio: AudioConfig
+    generator: dict[str, Any]
+    loss: dict[str, Any]
+    data: DataConfig
+    trainer: TrainerConfig
+    seed: int
+
+    @classmethod
+    def from_omegaconf(cls, node) -> "RunConfig":
+        """Converts a composed config and checks it.
+
+        Raises:
+            InputError: A value is missing, of a wrong type or out of range.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        for key in sorted(OmegaConf.missing_keys(node)):
+            raise InputError(f"{key}: missing; give {key}=VALUE")
+        try:
+            OmegaConf.resolve(node)
+        except OmegaConfBaseException as error:
+            raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        plain = OmegaConf.to_container(node)
+        _refuse_targets(plain)
+        config = cls(
+            audio=_typed(AudioConfig, plain["audio"], "audio"),
+            generator=plain["generator"],
+            loss=plain["loss"],
+            data=_typed(DataConfig, plain["data"], "data"),
+            trainer=_typed(TrainerConfig, plain["trainer"], "trainer"),
+            seed=plain["seed"],
+        )
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Checks what no single constructor can see.
+
+        Raises:
+            InputError: Names the key.
+        """
+        audio, trainer = self.audio, self.trainer
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"seed: must be a whole number of at least 0, not {self.seed!r}")
+        for key in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
+            if getattr(audio, key) < 1:
+                raise InputError(f"audio.{key}: must be at least 1, not {getattr(audio, key)}")
+        if audio.win_length > audio.n_fft:
+            raise InputError(
+                f"audio.win_length: {audio.win_length} is longer than audio.n_fft ({audio.n_fft})"
+            )
+        if audio.padding == "same" and (audio.n_fft - audio.hop_length) % 2:
+            raise InputError("audio.n_fft: n_fft - hop_length must be even for padding=same")
+        if audio.hop_length > audio.n_fft:
+            raise InputError(
+                f"audio.hop_length: {audio.hop_length} is longer than audio.n_fft ({audio.n_fft})"
+            )
+        if audio.fmax is not None and audio.fmax > audio.sample_rate / 2:
+            raise InputError(
+                f"audio.fmax: {audio.fmax:g} is above half the sample rate "
+                f"({audio.sample_rate / 2:g})"
+            )
+        at_least_one = ("max_steps", "decay_steps", "validate_every", "checkpoint_every", "log_every")
+        for key in (*at_least_one, "keep_checkpoints", "gradient_accumulation_steps"):
+            if getattr(trainer, key) < 1:
+                raise InputError(f"trainer.{key}: must be at least 1, not {getattr(trainer, key)}")
+        for key in ("learning_rate", "global_clipnorm", "max_minutes"):
+            value = getattr(trainer, key)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"trainer.{key}: must be above 0, not {value}")
+        for key in ("beta_1", "beta_2", "ema_momentum"):
+            value = getattr(trainer, key)
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"trainer.{key}: must be in [0, 1), not {value}")
+        for key in ("decay_rate", "final_rate"):
+            if not 0 <= getattr(trainer, key) <= 1:
+                raise InputError(f"trainer.{key}: must be in [0, 1], not {getattr(trainer, key)}")
+        if trainer.warmup_steps and trainer.schedule != "cosine":
+            raise InputError("trainer.warmup_steps: only trainer.schedule=cosine warms up")
+        if trainer.warmup_steps >= trainer.max_steps:
+            raise InputError(
+                f"trainer.warmup_steps: {trainer.warmup_steps} must be below trainer.max_steps "
+                f"({trainer.max_steps})"
+            )
+        for key in ("weight_decay", "samples", "warmup_steps"):
+            if getattr(trainer, key) < 0:
+                raise InputError(f"trainer.{key}: must be 0 or more, not {getattr(trainer, key)}")
+        if trainer.precision not in PRECISIONS:
+            raise InputError(
+                f"trainer.precision: unknown {trainer.precision!r} (known: {', '.join(PRECISIONS)})"
+            )
+
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def nearest_multiple(value: int, factor: int) -> int:
+    """The multiple of `factor` closest to `value`, at least `factor`."""
+    return max(1, round(value / factor)) * factor
+
+
+def _typed(cls, values: dict, section: str):
+    """An instance of a dataclass, with OmegaConf's conversions and checks of types."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(cls), values)
+        return cls(**OmegaConf.to_container(node))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{section}.{error.full_key}: {reason}") from error
+
+
+def _refuse_targets(node, key="") -> None:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "_target_":
+                raise InputError(
+                    f"{key}{name}: not used here, because it would let a config run any code; "
+                    "name an entry of vocoder/registry.py instead"
+                )
+            _refuse_targets(value, f"{key}{name}.")
+
+
+OVERRIDES = "overrides.yaml"
+
+
+def register_resolvers() -> None:
+    """Makes what the configs call known to OmegaConf.
+
+    `${asset:NAME}` is a file that comes with the package; `${run_folder:RESUME,NEW}` the folder of
+    the run that RESUME (a run or a checkpoint in it) belongs to, or NEW.
+    """
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("asset", lambda name: str(asset(name)), replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+
+
+def _run_folder(resume: str | None, new: str) -> str:
+    if resume is None or not Path(resume).is_dir():
+        return new
+    path = Path(resume)
+    return str(path.parents[1] if path.parent.name == "checkpoints" else path)
+
+
+def with_resumed_overrides(node, overrides: list[str]):
+    """Composes the config of a resumed run again: what it was started with, then `overrides`.
+
+    Args:
+        node: The composed config.
+        overrides: The overrides of this command.
+
+    Returns:
+        The config, and the overrides to keep in the run's folder for a later session.
+
+    Raises:
+        InputError: `trainer.resume` is no run folder, or an override does not apply.
+    """
+    import yaml
+    from hydra import compose
+
+    resume = node.trainer.resume
+    if resume is not None:
+        if not Path(resume).is_dir():
+            raise InputError(f"trainer.resume: {resume} is not a folder")
+        started_with = Path(_run_folder(resume, "")) / OVERRIDES
+        if not started_with.exists():
+            raise InputError(f"trainer.resume: {resume} is no run folder: it has no {OVERRIDES}")
+        earlier = yaml.safe_load(started_with.read_text())
+        overrides = [o for o in earlier if o not in overrides] + overrides
+        with hydra_errors_as_input_errors():
+            node = compose("train", overrides)
+    return node, [o for o in overrides if not o.startswith("trainer.resume=")]
+
+
+@contextlib.contextmanager
+def hydra_errors_as_input_errors():
+    """Turns what Hydra and OmegaConf say about a command line into an `InputError`."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        said = [str(error)]
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            said.append(str(error.__cause__))
+        # Hydra adds where it searched and OmegaConf the types: no help in a single line.
+        lines = " ".join(said).split("Config search path")[0].splitlines()
+        shown = [s for line in lines if (s := line.strip()) and "object_type=" not in s]
+        raise InputError(" ".join(shown)) from error

@@ -8,15 +8,16 @@ class InputError(ValueError):
     """Something that was asked for can't be done.
 
     Its message is one line that begins with the key, file or flag at fault and says what would
-    be right.
+    be right; several lines if there are several faults.
     """
 
 
 @contextlib.contextmanager
 def exit_on_input_error():
-    """Ends the process with exit code 2 and the error's one line, if an `InputError` comes out."""
+    """Ends the process with exit code 2 and the error's line, if an `InputError` comes out."""
     try:
         yield
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(2)

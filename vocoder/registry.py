@@ -51,6 +51,16 @@ def known(name: str, names, key: str) -> str:
     raise InputError(f"{key}: unknown {name!r}{hint} (known: {', '.join(sorted(names))})")
 
 
+def find(table: Mapping[str, str], name: str, key: str):
+    """The class or function that `name` stands for.
+
+    Raises:
+        InputError: The name is unknown.
+    """
+    module, attribute = table[known(name, table, key)].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def build(
     table: Mapping[str, str],
     node: Mapping[str, Any],
@@ -74,9 +84,7 @@ def build(
     """
     if name_key not in node:
         raise InputError(f"{key}.{name_key}: missing (known: {', '.join(sorted(table))})")
-    name = known(node[name_key], table, f"{key}.{name_key}")
-    module, attribute = table[name].split(":")
-    factory = getattr(importlib.import_module(module), attribute)
+    factory = find(table, node[name_key], f"{key}.{name_key}")
     parameters = inspect.signature(factory).parameters
     arguments = {k: v for k, v in (provided or {}).items() if k in parameters}
     for argument, value in node.items():
@@ -85,7 +93,7 @@ def build(
             arguments[argument] = value
     for argument, parameter in parameters.items():
         if parameter.default is parameter.empty and argument not in arguments:
-            raise InputError(f"{key}.{argument}: missing; {name} needs it")
+            raise InputError(f"{key}.{argument}: missing; {node[name_key]} needs it")
     try:
         return factory(**arguments)
     except (ValueError, TypeError) as error:

@@ -32,6 +32,7 @@ class HiFiGAN(Generator):
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         weight_norm: Off in a model for inference (`folded`).
+        name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".
 
     Raises:
         ValueError: "argument: reason".
@@ -50,7 +51,8 @@ class HiFiGAN(Generator):
         n_mels=None,
         audio=None,
         weight_norm=True,
-        **model_arguments,
+        name=None,
+        dtype=None,
     ):
         _check(
             upsample_rates,
@@ -67,7 +69,7 @@ class HiFiGAN(Generator):
         if istft_n_fft:
             product += f" with istft_hop_length {istft_hop_length}"
         super().__init__(
-            audio, n_mels, hop_length, f"upsample_rates: {product}", **model_arguments
+            audio, n_mels, hop_length, f"upsample_rates: {product}", name=name, dtype=dtype
         )
         self.upsample_rates = tuple(upsample_rates)
         self.upsample_kernel_sizes = tuple(upsample_kernel_sizes)

@@ -43,9 +43,10 @@ class MelLoss(keras.losses.Loss):
         htk=False,
         norm="slaney",
         name="mel",
-        **loss_arguments,
+        reduction="sum_over_batch_size",
+        dtype=None,
     ):
-        super().__init__(name=name, **loss_arguments)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.hop_length = n_fft // 4 if hop_length is None else hop_length
@@ -125,9 +126,10 @@ class MultiResolutionMelLoss(keras.losses.Loss):
         htk=False,
         norm="slaney",
         name="multi_resolution_mel",
-        **loss_arguments,
+        reduction="sum_over_batch_size",
+        dtype=None,
     ):
-        super().__init__(name=name, **loss_arguments)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
         logs = [log] * len(n_fft) if isinstance(log, str) else log
         if not len(n_fft) == len(n_mels) == len(logs) > 0:
             raise ValueError("n_mels: n_fft, n_mels and log (if a list) need as many values each")

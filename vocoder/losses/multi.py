@@ -154,10 +154,10 @@ class FunctionLoss(keras.losses.Loss):
         name: Its name; the function's by default.
     """
 
-    def __init__(self, function, name=None, **loss_arguments):
+    def __init__(self, function, name=None, reduction="sum_over_batch_size"):
         if isinstance(function, Mapping | str):
             function = keras.saving.deserialize_keras_object(function)
-        super().__init__(name=name or function.__name__, **loss_arguments)
+        super().__init__(name=name or function.__name__, reduction=reduction)
         self.function = function
 
     def call(self, y_true, y_pred):

@@ -39,9 +39,10 @@ class STFTLoss(keras.losses.Loss):
         magnitude_weight=1.0,
         power_floor=1e-8,
         name="stft",
-        **loss_arguments,
+        reduction="sum_over_batch_size",
+        dtype=None,
     ):
-        super().__init__(name=name, **loss_arguments)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
         check_window(n_fft, hop_length, win_length)
         if convergence not in ("example", "batch"):
             raise ValueError(f'convergence: must be "example" or "batch", not {convergence!r}')
@@ -113,9 +114,10 @@ class MultiResolutionSTFTLoss(keras.losses.Loss):
         magnitude_weight=1.0,
         power_floor=1e-8,
         name="multi_resolution_stft",
-        **loss_arguments,
+        reduction="sum_over_batch_size",
+        dtype=None,
     ):
-        super().__init__(name=name, **loss_arguments)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
         if not len(n_fft) == len(hop_length) == len(win_length) > 0:
             raise ValueError("n_fft: n_fft, hop_length and win_length need as many values each")
         self.losses = [

@@ -11,8 +11,8 @@ class WaveformL1Loss(keras.losses.Loss):
     Called with two waveforms (batch, samples).
     """
 
-    def __init__(self, name="waveform_l1", **loss_arguments):
-        super().__init__(name=name, **loss_arguments)
+    def __init__(self, name="waveform_l1", reduction="sum_over_batch_size", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     def call(self, y_true, y_pred):
         return ops.mean(ops.abs(y_true - y_pred), axis=-1)

@@ -1,0 +1,207 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vocoder.losses import LossCfg, MelLoss, MultiLoss, STFTLoss, WaveformL1Loss
+
+
+def three_parts(**arguments):
+    return MultiLoss(
+        [
+            LossCfg("mse", 2.0, "mse"),
+            LossCfg(WaveformL1Loss(), 3.0, "l1"),
+            LossCfg(STFT_256, 0.5, "stft"),
+        ],
+        **arguments,
+    )
+
+
+STFT_256 = {
+    "class_name": "vocoder>STFTLoss",
+    "config": {"n_fft": 256, "hop_length": 64, "win_length": 256},
+}
+
+
+def small_model(multi, dtype="float32", **compile_arguments):
+    inputs = keras.Input((16,))
+    outputs = keras.layers.Dense(1024, dtype=dtype)(inputs)
+    model = keras.Model(inputs, keras.layers.Activation("tanh", dtype="float32")(outputs))
+    model.compile("sgd", loss=multi, metrics=multi.metrics, **compile_arguments)
+    return model
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.standard_normal((12, 16)).astype(np.float32)
+    y = (0.3 * rng.standard_normal((12, 1024))).astype(np.float32)
+    return x, y
+
+
+def by_hand(model, x, y):
+    pred = model.predict(x, verbose=0)
+    multi = three_parts()
+    parts = {part.name: float(part.loss(y, pred)) for part in multi.parts}
+    total = 2 * parts["mse"] + 3 * parts["l1"] + 0.5 * parts["stft"]
+    return parts | {"loss": total}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_shows_total_and_unweighted_parts(data, jit_compile):
+    x, y = data
+    model = small_model(three_parts(), jit_compile=jit_compile)
+    expected = by_hand(model, x, y)
+    result = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)  # 5 + 5 + 2
+    assert result == pytest.approx(expected, rel=1e-5)
+    history = model.fit(x, y, validation_data=(x, y), epochs=2, batch_size=12, verbose=0).history
+    names = {"loss", "mse", "l1", "stft"}
+    assert set(history) == names | {f"val_{name}" for name in names}
+    assert {name: history[name][0] for name in names} == pytest.approx(expected, rel=1e-5)
+    assert history["loss"][1] < history["loss"][0]
+    assert history["val_mse"][1] == pytest.approx(by_hand(model, x, y)["mse"], rel=1e-5)
+
+
+class Counting(keras.losses.Loss):
+    calls = 0
+
+    def call(self, y_true, y_pred):
+        Counting.calls += 1
+        return tf.raw_ops.Cumsum(x=tf.abs(y_true - y_pred), axis=1)[:, -1]
+
+
+def test_each_part_is_computed_once_a_step(data):
+    x, y = data
+    multi = MultiLoss([LossCfg(Counting(), 1.0, "a"), LossCfg(Counting(), 0.0, "b")])
+    model = small_model(multi, run_eagerly=True)
+    Counting.calls = 0
+    model.fit(x, y, batch_size=4, epochs=1, verbose=0)
+    assert Counting.calls == 2 * 3  # two parts, three steps
+    Counting.calls = 0
+    model.evaluate(x, y, batch_size=4, verbose=0)
+    assert Counting.calls == 2 * 3
+
+
+def test_each_part_is_traced_once(data):
+    x, y = data
+    multi = MultiLoss([LossCfg(Counting(), 1.0, "a"), LossCfg(Counting(), 1.0, "b")])
+    model = small_model(multi)
+    model.evaluate(x[:4], y[:4], verbose=0)  # builds the metrics
+    step = tf.function(lambda batch: model.test_step(batch))
+    graph = step.get_concrete_function((tf.constant(x[:4]), tf.constant(y[:4]))).graph
+    operations = [operation.type for operation in graph.get_operations()]
+    assert operations.count("Cumsum") == 2
+
+
+def test_weight_zero_watches_without_training(data):
+    x, y = data
+    multi = MultiLoss([LossCfg("mse", 1.0, "mse"), LossCfg(WaveformL1Loss(), 0.0, "l1")])
+    alone = MultiLoss([LossCfg("mse", 1.0, "mse")])
+    models = [small_model(multi), small_model(alone)]
+    models[1].set_weights(models[0].get_weights())
+    histories = [model.fit(x, y, batch_size=12, verbose=0, shuffle=False).history for model in models]
+    assert histories[0]["l1"][0] > 0
+    assert histories[0]["loss"] == histories[1]["loss"]
+    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nan_of_a_watched_part_stays_out_of_the_total():
+    def broken(y_true, y_pred):
+        return y_pred[:, 0] * float("nan")
+
+    multi = MultiLoss([LossCfg("mse", 1.0), LossCfg(broken, 0.0)])
+    pred = tf.Variable(tf.ones((2, 8)))
+    with tf.GradientTape() as tape:
+        total = multi(tf.zeros((2, 8)), pred)
+    assert np.isfinite(total) and np.isfinite(tape.gradient(total, pred)).all()
+
+
+def test_sample_weight(data):
+    x, y = data
+    weight = np.arange(12, dtype=np.float32)
+    model = small_model(three_parts())
+    result = model.evaluate(x, y, sample_weight=weight, batch_size=12, verbose=0, return_dict=True)
+    error = y - model.predict(x, verbose=0)
+    assert result["mse"] == pytest.approx(float(np.mean(weight * np.mean(error**2, 1))), rel=1e-4)
+    assert result["l1"] == pytest.approx(float(np.mean(weight * np.mean(abs(error), 1))), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(data, precision):
+    x, y = data
+    model = small_model(three_parts(), dtype=precision)
+    history = model.fit(x, y, epochs=2, verbose=0).history
+    assert history["loss"][1] < history["loss"][0]
+    assert model.loss(tf.zeros((1, 512)), tf.zeros((1, 512), "float16")).dtype == tf.float32
+
+
+def test_config_round_trip_is_plain_data(data):
+    multi = three_parts()
+    config = json.loads(json.dumps(multi.get_config()))
+    twin = MultiLoss.from_config(config)
+    assert [(p.name, p.weight) for p in twin.parts] == [(p.name, p.weight) for p in multi.parts]
+    assert not set(map(id, twin.metrics)) & set(map(id, multi.metrics))
+    true, pred = data[1][:2], data[1][2:4]
+    assert float(twin(true, pred)) == float(multi(true, pred))
+
+
+def test_keras_file_keeps_losses_and_metrics_together(data, tmp_path):
+    x, y = data
+    model = small_model(three_parts())
+    model.fit(x, y, verbose=0)
+    before = model.evaluate(x, y, verbose=0, return_dict=True)
+    model.save(tmp_path / "model.keras")
+    first, second = (keras.saving.load_model(tmp_path / "model.keras") for _ in range(2))
+    for loaded in (first, second, model):
+        assert loaded.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(before)
+    first.fit(x, y, verbose=0)
+    assert second.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(before)
+
+
+def test_names_come_from_the_losses():
+    multi = MultiLoss([LossCfg("mse"), LossCfg(MelLoss()), LossCfg(keras.losses.Huber())])
+    names = [metric.name for metric in multi.metrics]
+    assert names == ["mean_squared_error", "mel", "huber_loss"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MultiLoss([]), "parts: "),
+        (lambda: MultiLoss([LossCfg("mse"), LossCfg("mse")]), "name: 'mean_squared_error'"),
+        (lambda: MultiLoss([LossCfg("mse", 1, "loss")]), "name: 'loss'"),
+        (lambda: LossCfg("mse", -1), "weight: .* not -1"),
+        (lambda: LossCfg("mse", float("nan")), "weight: .* not nan"),
+        (lambda: LossCfg(3), "loss: 3"),
+        (lambda: LossCfg("no_such_loss"), "no_such_loss"),
+    ],
+)
+def test_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_parts_on_two_replicas_equal_those_on_one(data):
+    """Keras divides each loss by the number of replicas; what is shown must not be."""
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        pytest.skip("needs the two logical devices that conftest.py sets up")
+    x, y = data
+    results = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            model = small_model(
+                MultiLoss(
+                    [LossCfg("mse", 2.0, "mse"), LossCfg(STFTLoss(256, 64, 256), 0.5, "stft")]
+                )
+            )
+        fit = model.fit(x, y, batch_size=12, epochs=3, verbose=0, shuffle=False).history
+        evaluation = model.evaluate(x, y, batch_size=12, verbose=0, return_dict=True)
+        results.append((fit, evaluation))
+    (fit, evaluation), (fit_two, evaluation_two) = results
+    for name in fit:
+        assert fit_two[name] == pytest.approx(fit[name], rel=1e-5)
+    assert evaluation_two == pytest.approx(evaluation, rel=1e-5)

@@ -1,0 +1,249 @@
+"""Recordings to batches of (mel, waveform), by tf.data."""
+
+import contextlib
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from vocoder.audio import MelSpectrogram, files
+from vocoder.config import AudioConfig, DataConfig, nearest_multiple
+from vocoder.data.index import Index, load_corpus
+from vocoder.data.mels import MelFolder
+from vocoder.data.segments import Segments
+from vocoder.errors import InputError
+
+LONGEST_UTTERANCE = 10  # seconds, of those that are listened to
+
+
+class AudioPipeline:
+    """The training and validation batches of a corpus.
+
+    Args:
+        data: Where the recordings are and how segments are drawn.
+        audio: Sample rate and mel.
+        seed: Of which segment comes at which step.
+
+    Attributes:
+        training, held_out: `Side`, the files that train and those that validate.
+
+    Raises:
+        InputError: Names the key, and the file if one is at fault: a setting is out of range, a
+            folder or list is missing, a file has a rate, channels or a mel that aren't wanted.
+    """
+
+    def __init__(self, data: DataConfig, audio: AudioConfig, seed: int):
+        _check(data, audio)
+        self.data = data
+        self.audio = audio
+        sides = load_corpus(data)
+        for index in sides:
+            _check_files(index, data, audio)
+        self.training, self.held_out = (Side(index, data, audio) for index in sides)
+        self.segments = Segments(
+            self.training.samples,
+            data.segment_length,
+            audio.hop_length,
+            seed,
+            tuple(data.gain_db) if data.gain_db else None,
+        )
+        self._margins = (0, 0) if data.mels else audio.margins
+        self._mel = MelSpectrogram(**(dataclasses.asdict(audio) | {"padding": "valid"}))
+
+    @property
+    def description(self) -> str:
+        """How much there is, on a line."""
+        train, held_out = self.training, self.held_out
+        return (
+            f"{len(train.index)} files ({train.duration}) train, "
+            f"{len(held_out.index)} ({held_out.duration}) validate"
+        )
+
+    def train(self, start_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """Endless batches; that of a step is the same whenever and wherever it is made.
+
+        Args:
+            start_step: The first batch is that of this step.
+            worker, workers: Which share of each step's batch to give.
+
+        Returns:
+            Dataset of mel (batch_size / workers, frames, n_mels) and waveform
+            (batch_size / workers, segment_length), float32.
+
+        Raises:
+            InputError: The workers can't share the batch evenly.
+        """
+        batch_size = self.data.batch_size
+        if batch_size % workers:
+            raise InputError(f"data.batch_size: {batch_size} can't be shared by {workers} workers")
+
+        def load(step):
+            drawn = self.segments.draw(int(step), batch_size, worker, workers)
+            return self._load(self.training, *drawn)
+
+        return self._batches(tf.data.Dataset.counter(start_step), load, batch_size // workers)
+
+    def validation(self) -> tf.data.Dataset:
+        """Batches of segments spread evenly over the files held out; the last may be smaller."""
+        length, size = self.data.segment_length, self.data.batch_size
+        slots = np.maximum(1, self.held_out.samples // length)  # without overlap
+        ends = np.cumsum(slots)
+        count = min(self.data.validation_segments, int(ends[-1]))
+        chosen = np.arange(count) * ends[-1] // count
+        rows = np.searchsorted(ends, chosen, side="right")
+        starts = (chosen - (ends - slots)[rows]) * length
+        gains = np.ones(count, np.float32)
+
+        def load(first):
+            part = slice(int(first), int(first) + size)
+            return self._load(self.held_out, rows[part], starts[part], gains[part])
+
+        return self._batches(tf.data.Dataset.range(0, count, size), load, None)
+
+    def utterances(self, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Some validation utterances to listen to, the first ten seconds of each.
+
+        They are spread evenly over the sorted files, so that not all are of one speaker.
+
+        Returns:
+            [(relative path, mel (frames, n_mels), waveform (frames * hop_length,)), ...]
+        """
+        side, hop = self.held_out, self.audio.hop_length
+        count = min(count, len(side.index))
+        found = []
+        for i in np.arange(count) * len(side.index) // max(1, count):
+            samples = min(int(side.samples[i]), LONGEST_UTTERANCE * self.audio.sample_rate)
+            length = max(1, samples // hop) * hop
+            stretch, mel = self._read(side, i, 0, length)
+            if mel is None:
+                mel = np.asarray(self._mel(stretch[None]))[0]
+            left = self._margins[0]
+            found.append((side.index.name(i), mel, stretch[left : left + length]))
+        return found
+
+    def _read(self, side, i, start, length):
+        """A segment with the margins of its mel, or without, and its mel from a file."""
+        rate, stereo = self.audio.sample_rate, self.data.stereo
+        path = side.index.path(i)
+        stretch = files.read_segment(path, start, length, self._margins, rate, stereo)
+        if side.mels is None:
+            return stretch, None
+        hop = self.audio.hop_length
+        return stretch, side.mels.read(i, start // hop, length // hop)
+
+    def _load(self, side, rows, starts, gains):
+        """Segments with margins, and their mels if these come from files (else no frames)."""
+        length = self.data.segment_length
+        frames = length // self.audio.hop_length if side.mels else 0
+        stretches = np.empty((len(rows), length + sum(self._margins)), np.float32)
+        mels = np.empty((len(rows), frames, self.audio.n_mels), np.float32)
+        for j, (i, start) in enumerate(zip(rows, starts, strict=True)):
+            stretches[j], mel = self._read(side, i, int(start), length)
+            if mel is not None:
+                mels[j] = mel
+            if gains[j] != 1:
+                # What a gain would lift beyond full scale is lifted as far as that.
+                peak = np.abs(stretches[j]).max()
+                stretches[j] *= min(gains[j], max(1, 1 / max(peak, 1e-9)))
+        return stretches, mels
+
+    def _batches(self, numbers, load, batch_size):
+        left, length = self._margins[0], self.data.segment_length
+        frames = length // self.audio.hop_length
+
+        def batch(number):
+            # One call of Python a batch; libsndfile reads without Python's lock.
+            stretch, mel = tf.numpy_function(load, [number], (tf.float32, tf.float32))
+            stretch.set_shape((batch_size, length + sum(self._margins)))
+            if not self.data.mels:
+                mel = self._mel(stretch)
+            mel = tf.ensure_shape(mel, (batch_size, frames, self.audio.n_mels))
+            return mel, stretch[:, left : left + length]
+
+        options = tf.data.Options()
+        options.deterministic = True
+        # Workers get their shares by `train`'s arguments; nothing is to be split once more.
+        off = tf.data.experimental.AutoShardPolicy.OFF
+        options.experimental_distribute.auto_shard_policy = off
+        dataset = numbers.map(batch, num_parallel_calls=self.data.threads)
+        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+class Side:
+    """The files that train, or those that validate.
+
+    Attributes:
+        index: What is known of them.
+        mels: Their mels on disk, or None.
+        samples: (files,), int64, how long they are at the rate of training.
+    """
+
+    def __init__(self, index: Index, data: DataConfig, audio: AudioConfig):
+        self.index = index
+        self.mels = MelFolder(Path(data.mels).expanduser(), index, audio) if data.mels else None
+        self.samples = (
+            self.mels.samples
+            if self.mels
+            else files.resampled_length(index.frames, index.sample_rate, audio.sample_rate)
+        )
+
+    @property
+    def duration(self) -> str:
+        """h:mm:ss."""
+        seconds = round(float((self.index.frames / self.index.sample_rate).sum()))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+@contextlib.contextmanager
+def reading_errors():
+    """Turns what TensorFlow makes of an `InputError` in a batch back into that `InputError`."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"InputError: (.*)", error.message)
+        if not found:
+            raise
+        raise InputError(found[1]) from error
+
+
+def _check(data, audio):
+    length, hop = data.segment_length, audio.hop_length
+    if length < 1 or length % hop:
+        raise InputError(
+            f"data.segment_length: {length} is no multiple of audio.hop_length ({hop}); "
+            f"{nearest_multiple(length, hop)} is"
+        )
+    for key in ("batch_size", "validation_segments", "threads"):
+        if getattr(data, key) < 1:
+            raise InputError(f"data.{key}: must be at least 1, not {getattr(data, key)}")
+    if not 0 <= data.validation_fraction < 1:
+        raise InputError(
+            f"data.validation_fraction: must be in [0, 1), not {data.validation_fraction}"
+        )
+    if data.stereo not in ("mix", "refuse"):
+        raise InputError(f"data.stereo: must be mix or refuse, not {data.stereo}")
+    gain = data.gain_db
+    if gain is not None:
+        if len(gain) != 2 or not all(map(math.isfinite, gain)) or gain[0] > gain[1]:
+            raise InputError(f"data.gain_db: must be [lowest, highest] in dB, not {gain}")
+        if data.mels:
+            raise InputError("data.gain_db: mels from data.mels can't follow a gain; use null")
+
+
+def _check_files(index, data, audio):
+    other = np.flatnonzero(index.sample_rate != audio.sample_rate)
+    if len(other) and not data.resample:
+        more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+        raise InputError(
+            f"data.resample: {index.path(other[0])}{more} is at {index.sample_rate[other[0]]} Hz, "
+            f"not at audio.sample_rate={audio.sample_rate}; data.resample=true resamples"
+        )
+    several = np.flatnonzero(index.channels > 1)
+    if len(several) and data.stereo == "refuse":
+        raise InputError(
+            f"data.stereo: {index.path(several[0])} has {index.channels[several[0]]} channels; "
+            "data.stereo=mix mixes them"
+        )

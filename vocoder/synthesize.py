@@ -1,0 +1,340 @@
+"""Makes audio: `python -m vocoder.synthesize MODEL INPUT... --out DIR`.
+
+MODEL is a run folder, a checkpoint of one, or a `.keras` file. INPUT is audio (copy synthesis: its
+mel is made first) or mels (`.npy`), files or folders of them. Long input is synthesised in windows
+that overlap by the network's receptive field, so that memory does not grow with length and the
+result is that of the whole.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vocoder.errors import InputError, exit_on_input_error
+
+# Frames that are synthesised at a time: the largest of these that an input has.
+WINDOWS = (1024, 512, 256, 128)
+FORMATS = {
+    "wav": (".wav", "PCM_16"),
+    "wav24": (".wav", "PCM_24"),
+    "float": (".wav", "FLOAT"),
+    "flac": (".flac", "PCM_16"),
+}
+
+
+class Vocoder:
+    """A trained generator with the settings of its mel. `vocoder.load(MODEL)` makes one.
+
+    Attributes:
+        generator: The Keras model, (batch, frames, n_mels) -> (batch, frames * hop_length).
+        audio: `vocoder.config.AudioConfig`.
+    """
+
+    def __init__(self, generator):
+        from vocoder.audio import MelSpectrogram
+
+        self.generator = generator
+        self.audio = generator.audio
+        self._mel = MelSpectrogram(**vars(self.audio))
+        self.mel_of_margins = MelSpectrogram(**(vars(self.audio) | {"padding": "valid"}))
+
+    @classmethod
+    def load(cls, model) -> "Vocoder":
+        """Loads a run folder, a checkpoint folder or a `.keras` file.
+
+        Raises:
+            InputError: There is no model, or it is none of this package's.
+        """
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import keras
+
+        from vocoder.generators import Generator
+
+        path = Path(model)
+        if path.is_dir():
+            path = path / "generator.keras"
+        if not path.is_file():
+            raise InputError(
+                f"{model}: no model; give a run folder, one of its checkpoints or a .keras file"
+            )
+        try:
+            generator = keras.saving.load_model(path, compile=False)
+        except Exception as error:  # whatever a file that is no model makes Keras raise
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path}: not a model that can be loaded ({reason})") from error
+        if not isinstance(generator, Generator) or generator.audio is None:
+            raise InputError(f"{path}: no generator of vocoder with its audio settings")
+        return cls(generator)
+
+    def mel(self, audio) -> np.ndarray:
+        """Log-mel spectrogram: (samples,) -> (frames, n_mels), or with a batch axis in front.
+
+        Raises:
+            InputError: The shape is another, or there are fewer than `n_fft` samples.
+        """
+        audio = np.asarray(audio, np.float32)
+        if audio.ndim not in (1, 2) or audio.shape[-1] < self.audio.n_fft:
+            raise InputError(
+                f"audio: shape {audio.shape} is not (samples,), with or without a batch in front, "
+                f"of at least n_fft={self.audio.n_fft} samples"
+            )
+        batch = self._mel(audio[None] if audio.ndim == 1 else audio)
+        return np.asarray(batch[0] if audio.ndim == 1 else batch)
+
+    def synthesize(self, mel) -> np.ndarray:
+        """Waveform of a mel: (frames, n_mels) -> (frames * hop_length,), or with a batch axis.
+
+        Raises:
+            InputError: The mel has another number of bands, or another number of axes.
+        """
+        mel = np.asarray(mel, np.float32)
+        if mel.ndim not in (2, 3) or mel.shape[-1] != self.audio.n_mels or 0 in mel.shape:
+            raise InputError(
+                f"mel: shape {mel.shape} is not (frames, {self.audio.n_mels}), "
+                "with or without a batch in front"
+            )
+        batch = mel if mel.ndim == 3 else mel[None]
+        hop = self.audio.hop_length
+        out = np.empty((len(batch), batch.shape[1] * hop), np.float32)
+        for start, size, keep in windows(batch.shape[1], self.generator.receptive_field):
+            wave = self.generate(batch[:, start : start + size])
+            out[:, keep.start * hop : keep.stop * hop] = _kept(wave, start, keep, hop)
+        return out if mel.ndim == 3 else out[0]
+
+    def generate(self, mel) -> np.ndarray:
+        """The generator on one batch, (batch, frames, n_mels) -> (batch, frames * hop_length)."""
+        return self.generator.predict_on_batch(np.asarray(mel, np.float32))
+
+
+def windows(frames: int, reach: int) -> Iterator[tuple[int, int, slice]]:
+    """Windows over an input whose kept parts tile it.
+
+    Only true ends of the input are ends of what is kept, and every window has the same size, so
+    that windows of several inputs make a batch.
+
+    Args:
+        frames: Length of the input.
+        reach: Frames on each side that an output depends on.
+
+    Yields:
+        First frame, number of frames, and the slice of the input's frames to keep.
+    """
+    size = next((w for w in WINDOWS if 4 * reach < w <= frames), frames)
+    starts = list(range(0, frames - size, size - 2 * reach)) + [frames - size]
+    edges = [0] + [start + reach for start in starts[1:]] + [frames]
+    for start, begin, end in zip(starts, edges, edges[1:], strict=False):
+        yield start, size, slice(begin, end)
+
+
+def _kept(wave, start, keep, hop_length):
+    return wave[:, (keep.start - start) * hop_length : (keep.stop - start) * hop_length]
+
+
+class _Job:
+    """One input: its mel a window at a time, and the file that is made of it.
+
+    Raises:
+        InputError: The input can't be synthesised by this vocoder.
+    """
+
+    def __init__(self, vocoder: Vocoder, source: Path, target: Path, subtype: str):
+        from vocoder.audio import files
+
+        self.vocoder = vocoder
+        self.source = source
+        self.target = target
+        self.subtype = subtype
+        self.error = None
+        self._file = None
+        audio = vocoder.audio
+        self._array = None
+        if source.suffix == ".npy":
+            mel = files.open_mel(source, audio.n_mels)
+            self._array = mel if mel.shape[1] == audio.n_mels else mel.T
+            self.frames = len(self._array)
+            return
+        about = files.info(source)
+        if about.sample_rate != audio.sample_rate:
+            raise InputError(
+                f"{source}: is at {about.sample_rate} Hz, but the model is for "
+                f"{audio.sample_rate} Hz; resample it first"
+            )
+        self.frames = about.frames // audio.hop_length
+        if not self.frames:
+            raise InputError(f"{source}: shorter than one frame ({audio.hop_length} samples)")
+
+    def mel(self, start: int, size: int) -> np.ndarray:
+        """Frames [start, start + size), (size, n_mels)."""
+        from vocoder.audio import files
+
+        if self._array is not None:
+            return np.asarray(self._array[start : start + size], np.float32)
+        hop, margins = self.vocoder.audio.hop_length, self.vocoder.audio.margins
+        samples = files.read_segment(self.source, start * hop, size * hop, margins)
+        return np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]
+
+    def write(self, samples: np.ndarray, last: bool) -> None:
+        """Adds samples to the file, which gets its name when it is whole."""
+        import soundfile
+
+        partial = self.target.with_name(f".{self.target.name}.partial")
+        try:
+            if self._file is None:
+                self.target.parent.mkdir(parents=True, exist_ok=True)
+                rate, kind = self.vocoder.audio.sample_rate, self.target.suffix[1:].upper()
+                self._file = soundfile.SoundFile(partial, "w", rate, 1, self.subtype, format=kind)
+            self._file.write(np.clip(samples, -1, 1))
+            if last:
+                self._file.close()
+                os.replace(partial, self.target)
+        except (OSError, soundfile.SoundFileError) as error:
+            raise InputError(f"{self.target}: can't be written ({error})") from error
+
+
+def synthesize_files(
+    vocoder: Vocoder, inputs: list[Path], out: Path, kind: str = "wav", batch_frames: int = 2048
+) -> int:
+    """Synthesises files, a batch of windows at a time, with a progress bar.
+
+    What can't be synthesised is told on standard error by name; the others are done all the same.
+
+    Args:
+        vocoder: The model.
+        inputs: Audio files, `.npy` mels, or folders of them, whose layout is kept.
+        out: Folder to write to.
+        kind: A key of `FORMATS`.
+        batch_frames: Most frames that are synthesised together.
+
+    Returns:
+        How many inputs failed.
+    """
+    begin = time.monotonic()
+    failures = []
+
+    def fail(error):
+        failures.append(error)
+        tqdm.write(f"error: {error}", file=sys.stderr)
+
+    jobs = _jobs(vocoder, inputs, out, FORMATS[kind], fail)
+    done, hop = 0, vocoder.audio.hop_length
+    total = sum(job.frames for job in jobs)
+    with tqdm(total=total, unit=" frames", disable=not sys.stderr.isatty()) as bar:
+        for batch in _batches(jobs, vocoder.generator.receptive_field, batch_frames, fail):
+            waves = vocoder.generate(np.stack([mel for *_, mel in batch]))
+            for (job, start, keep, _), wave in zip(batch, waves, strict=True):
+                try:
+                    last = keep.stop == job.frames
+                    job.write(_kept(wave[None], start, keep, hop)[0], last)
+                    done += keep.stop - keep.start
+                except InputError as error:
+                    if job.error is None:
+                        job.error = error
+                        fail(error)
+                bar.update(keep.stop - keep.start)
+    seconds, spent = done * hop / vocoder.audio.sample_rate, time.monotonic() - begin
+    written = sum(job.error is None for job in jobs)
+    speed = f", real-time factor {spent / seconds:.3f} ({seconds / spent:.1f} x real time)"
+    print(
+        f"{written} of {written + len(failures)} inputs: {seconds:.1f} s of audio in "
+        f"{spent:.1f} s{speed if seconds else ''}; written to {out}"
+    )
+    return len(failures)
+
+
+def _jobs(vocoder, inputs, out, form, fail):
+    """The inputs that can be synthesised, short ones first, so that batches are of one length."""
+    suffix, subtype = form
+    jobs, targets = [], {}
+    for source, name in _sources(inputs, fail):
+        target = (out / name).with_suffix(suffix)
+        try:
+            if target in targets:
+                raise InputError(f"{source}: {target} is made of {targets[target]} already")
+            jobs.append(_Job(vocoder, source, target, subtype))
+            targets[target] = source
+        except InputError as error:
+            fail(error)
+    return sorted(jobs, key=lambda job: job.frames)
+
+
+def _sources(inputs, fail):
+    """(path, relative name for the output) of each file."""
+    from vocoder.audio.files import EXTENSIONS
+
+    for path in inputs:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in {".npy", *EXTENSIONS})
+            if not found:
+                fail(InputError(f"{path}: no audio and no .npy in this folder"))
+            yield from ((p, p.relative_to(path)) for p in found)
+        elif path.is_file():
+            yield path, Path(path.name)
+        else:
+            fail(InputError(f"{path}: no such file or folder"))
+
+
+def _batches(jobs, reach, batch_frames, fail):
+    """Lists of (job, first frame, what to keep, mel) with windows of one size."""
+    batch = []
+    for job in jobs:
+        for start, size, keep in windows(job.frames, reach):
+            if job.error is not None:
+                break
+            try:
+                mel = job.mel(start, size)
+            except InputError as error:
+                job.error = error
+                fail(error)
+                break
+            if batch and (len(batch[0][-1]) != size or (len(batch) + 1) * size > batch_frames):
+                yield batch
+                batch = []
+            batch.append((job, start, keep, mel))
+    if batch:
+        yield batch
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; exits with 1 if some inputs failed, 2 if nothing could begin."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vocoder.synthesize",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="wav",
+        help="wav: 16 bit; wav24: 24 bit; float: 32-bit float WAV; flac: 16 bit (default: wav)",
+    )
+    parser.add_argument(
+        "--batch-frames",
+        metavar="N",
+        type=int,
+        default=2048,
+        help="most mel frames that are synthesised together (default: 2048)",
+    )
+    options = parser.parse_args(arguments)
+    with exit_on_input_error():
+        if options.out.exists() and not options.out.is_dir():
+            raise InputError(f"--out: {options.out} is a file, not a folder")
+        if options.batch_frames < 1:
+            raise InputError(f"--batch-frames: must be at least 1, not {options.batch_frames}")
+        vocoder = Vocoder.load(options.model)
+        failed = synthesize_files(
+            vocoder, options.inputs, options.out, options.format, options.batch_frames
+        )
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

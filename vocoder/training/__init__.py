@@ -1,0 +1,1 @@
+"""What `fit` needs beside a generator and a loss."""

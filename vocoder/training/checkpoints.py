@@ -1,0 +1,114 @@
+"""Checkpoints of a run: each a folder, complete as soon as it has its name.
+
+    checkpoints/step-00001000/
+        state.index, state.data-*   weights, optimizer, step, best loss (`tf.train.Checkpoint`)
+        generator.keras             the generator for inference, averaged if there is an average
+        info.json                   step and validation loss
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from vocoder.errors import InputError
+from vocoder.training.trainer import ReconstructionTrainer
+
+FOLDER = "checkpoints"
+GENERATOR = "generator.keras"
+
+
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints below `folder/checkpoints`, oldest first."""
+    return sorted((folder / FOLDER).glob("step-*"), key=_step)
+
+
+def latest(folder: Path) -> Path:
+    """The newest checkpoint of a run, or `folder` itself if it is a checkpoint.
+
+    Raises:
+        InputError: There is none.
+    """
+    if (folder / "state.index").exists():
+        return folder
+    found = complete(folder)
+    if not found:
+        raise InputError(f"trainer.resume: no checkpoint in {folder / FOLDER}")
+    return found[-1]
+
+
+class Checkpoints:
+    """Writes, prunes and restores the checkpoints of one run.
+
+    Args:
+        run: The run's folder.
+        trainer: A compiled trainer.
+        keep: How many of the last checkpoints stay, beside the best.
+    """
+
+    def __init__(self, run: Path, trainer: ReconstructionTrainer, keep: int):
+        self.run = run
+        self.trainer = trainer
+        self.keep = keep
+        self.step = tf.Variable(0, dtype=tf.int64)
+        self.best = tf.Variable(np.inf, dtype=tf.float64)
+        trainer.optimizer.build(trainer.trainable_variables)  # so that its slots are there to fill
+        self._state = tf.train.Checkpoint(
+            model=trainer.generator, optimizer=trainer.optimizer, step=self.step, best=self.best
+        )
+
+    def restore(self, checkpoint: Path) -> int:
+        """Restores everything and returns the step.
+
+        Raises:
+            InputError: The checkpoint does not fit the generator or optimizer of this run.
+        """
+        try:
+            status = self._state.read(str(checkpoint / "state"))
+            status.assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise InputError(
+                f"trainer.resume: {checkpoint} does not fit this config's generator and optimizer "
+                f"({reason})"
+            ) from error
+        return int(self.step)
+
+    def save(self, step: int, loss: float | None) -> None:
+        """Writes the checkpoint of `step`; `loss` is the validation's at that step, if there is."""
+        if loss is not None and loss < float(self.best):
+            self.best.assign(loss)
+        self.step.assign(step)
+        final = self.run / FOLDER / f"step-{step:08d}"
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self._state.write(str(partial / "state"))
+        with self.trainer.averaged_weights():
+            self.trainer.generator.folded().save(partial / GENERATOR)
+        (partial / "info.json").write_text(json.dumps({"step": step, "validation_loss": loss}))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        # What to synthesise with is at hand at the top of the run, also while it is going on.
+        shutil.copyfile(final / GENERATOR, self.run / f".{GENERATOR}")
+        os.replace(self.run / f".{GENERATOR}", self.run / GENERATOR)
+        self._prune()
+
+    def _prune(self) -> None:
+        found = complete(self.run)
+        measured = {path: loss for path in found if (loss := _loss(path)) is not None}
+        best = min(measured, key=measured.get, default=None)
+        for path in found[: -self.keep]:
+            if path != best:
+                shutil.rmtree(path)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _loss(checkpoint: Path) -> float | None:
+    return json.loads((checkpoint / "info.json").read_text())["validation_loss"]

@@ -1,0 +1,139 @@
+"""What happens between the steps of `fit`: curves, validation, samples, checkpoints, the end."""
+
+import sys
+import time
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from vocoder.audio import MelSpectrogram
+from vocoder.config import AudioConfig, TrainerConfig
+from vocoder.training.checkpoints import Checkpoints
+from vocoder.training.log import RunLog
+
+
+class TrainingLoop(keras.callbacks.Callback):
+    """The callback of a run. Steps are batches, counted over all sessions of the run.
+
+    One epoch of `fit` is the whole run, so that training can end and go on at any step.
+
+    Args:
+        config: Intervals and limits.
+        audio: Settings of the mel.
+        log: Where to write.
+        checkpoints: Where to save.
+        validation: Batches to evaluate on.
+        utterances: [(name, mel, waveform), ...] to synthesise at every validation.
+    """
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        audio: AudioConfig,
+        log: RunLog,
+        checkpoints: Checkpoints,
+        validation,
+        utterances,
+    ):
+        super().__init__()
+        self.config = config
+        self.audio = audio
+        self.log = log
+        self.checkpoints = checkpoints
+        self.validation = validation
+        self.utterances = utterances
+        self.sample_paths = []
+
+    def on_train_begin(self, logs=None):
+        self.start_step = self.interval_step = int(self.checkpoints.step)
+        self.start = self.interval_start = time.monotonic()
+        self.mel = MelSpectrogram(**vars(self.audio))
+        # On a terminal there is a bar, elsewhere a line now and then.
+        self.bar = tqdm(
+            total=self.config.max_steps,
+            initial=self.start_step,
+            unit="step",
+            file=sys.stdout,
+            disable=not sys.stdout.isatty(),
+        )
+        if self.start_step == 0:
+            self._validate(0)
+        self.fresh = True
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.fresh:  # each point of a curve is the mean since the last
+            self.model.reset_metrics()
+            self.fresh = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        config, step = self.config, self.start_step + batch + 1
+        minutes = (time.monotonic() - self.start) / 60
+        out_of_time = config.max_minutes is not None and minutes >= config.max_minutes
+        last = step >= config.max_steps or out_of_time
+        self.bar.update()
+        if step % config.log_every == 0 or last:
+            self._log_curves(step, logs)
+        improved = False
+        loss = None
+        if step % config.validate_every == 0 or last:
+            loss = self._validate(step)["loss"]
+            improved = loss < float(self.checkpoints.best)
+            self.fresh = True
+        if step % config.checkpoint_every == 0 or last or improved:
+            self.checkpoints.save(step, loss)
+        if last:
+            self.bar.close()
+            self.model.stop_training = True
+
+    def _log_curves(self, step, logs):
+        now = time.monotonic()
+        speed = (step - self.interval_step) / (now - self.interval_start)
+        losses = {name: float(value) for name, value in logs.items()}
+        extra = {
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "steps_per_second": speed,
+        }
+        self.log.scalars("train", step, losses | extra)
+        self.bar.set_postfix_str(_line(losses), refresh=False)
+        if self.bar.disable:
+            left = (self.config.max_steps - step) / speed
+            if self.config.max_minutes is not None:
+                left = min(left, self.config.max_minutes * 60 - (now - self.start))
+            print(
+                f"step {step}/{self.config.max_steps}  {_line(losses)}  "
+                f"{speed:.2f} steps/s  {_duration(left)} left",
+                flush=True,
+            )
+        self.fresh = True
+        self.interval_step, self.interval_start = step, now
+
+    def _validate(self, step):
+        begin = time.monotonic()
+        with self.model.averaged_weights():
+            losses = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+            self.sample_paths = [self._sample(step, *one) for one in self.utterances]
+        self.log.scalars("validation", step, losses)
+        tqdm.write(f"validation at step {step}: {_line(losses)}", file=sys.stdout)
+        sys.stdout.flush()
+        # Time spent here is no training time.
+        spent = time.monotonic() - begin
+        self.interval_start += spent
+        self.start += spent
+        return losses
+
+    def _sample(self, step, name, mel, waveform):
+        synthesised = np.asarray(self.model.generator(mel[None]))[0]
+        synthesised_mel = np.asarray(self.mel(synthesised[None]))[0]
+        rate = self.audio.sample_rate
+        return self.log.sample(step, name, waveform, synthesised, mel, synthesised_mel, rate)
+
+
+def _line(losses) -> str:
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -37,6 +37,9 @@ class AudioConfig:
         norm: "slaney" for bands of equal area, None for bands of equal height.
         magnitude_epsilon: Added to the squared magnitude before the root, which keeps gradients
             finite at silence (1e-9 in HiFi-GAN).
+
+    Raises:
+        ValueError: "argument: reason".
     """
 
     sample_rate: int = 22050
@@ -54,6 +57,19 @@ class AudioConfig:
     norm: str | None = "slaney"
     magnitude_epsilon: float = 1e-9
 
+    def __post_init__(self):
+        check_window(self.n_fft, self.hop_length, self.win_length)
+        check_bands(self.sample_rate, self.n_mels, self.fmin, self.fmax, self.norm)
+        check_log(self.log, self.floor)
+        if self.power not in (1, 2):
+            raise ValueError(f"power: must be 1 or 2, not {self.power}")
+        if self.padding not in ("same", "center"):
+            raise ValueError(f'padding: must be "same" or "center", not {self.padding!r}')
+        if self.hop_length > self.n_fft or (self.n_fft - self.hop_length) % 2:
+            raise ValueError(
+                f"hop_length: {self.hop_length} must be n_fft ({self.n_fft}) less an even number"
+            )
+
     @property
     def margins(self) -> tuple[int, int]:
         """Samples (left, right) that the mel of a segment needs beyond the segment's ends.
@@ -62,6 +78,38 @@ class AudioConfig:
         """
         left = (self.n_fft - self.hop_length) // 2 if self.padding == "same" else self.n_fft // 2
         return left, self.n_fft - self.hop_length - left
+
+
+def check_window(n_fft: int, hop_length: int, win_length: int) -> None:
+    """Raises `ValueError("argument: reason")` unless the three lengths fit together."""
+    for name, value in {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}.items():
+        if value < 1:
+            raise ValueError(f"{name}: must be at least 1, not {value}")
+    if win_length > n_fft:
+        raise ValueError(f"win_length: {win_length} is longer than n_fft ({n_fft})")
+
+
+def check_bands(sample_rate, n_mels: int, fmin, fmax, norm) -> None:
+    """Raises `ValueError("argument: reason")` unless a mel filterbank can be made of these."""
+    if sample_rate < 1:
+        raise ValueError(f"sample_rate: must be at least 1, not {sample_rate}")
+    highest = sample_rate / 2
+    if fmax is not None and fmax > highest:
+        raise ValueError(f"fmax: {fmax:g} is above half the sample rate ({highest:g})")
+    if not 0 <= fmin < (highest if fmax is None else fmax):
+        raise ValueError(f"fmin: {fmin:g} is not between 0 and fmax ({fmax})")
+    if n_mels < 1:
+        raise ValueError(f"n_mels: must be at least 1, not {n_mels}")
+    if norm not in (None, "slaney"):
+        raise ValueError(f'norm: must be "slaney" or null, not {norm!r}')
+
+
+def check_log(log: str, floor: float) -> None:
+    """Raises `ValueError("argument: reason")` for an unknown logarithm or a floor of 0."""
+    if log not in ("natural", "log10"):
+        raise ValueError(f'log: must be "natural" or "log10", not {log!r}')
+    if not floor > 0:
+        raise ValueError(f"floor: must be above 0, not {floor}")
 
 
 @dataclasses.dataclass
@@ -130,14 +178,14 @@ class TrainerConfig:
     max_steps: int = 1_000_000
     max_minutes: float | None = None
     learning_rate: float = 2e-4
+    beta_1: float = 0.8
+    beta_2: float = 0.99
+    weight_decay: float = 0.01
     schedule: str = "exponential"
     decay_rate: float = 0.999
     decay_steps: int = 1000
     warmup_steps: int = 0
     final_rate: float = 0.0
-    beta_1: float = 0.8
-    beta_2: float = 0.99
-    weight_decay: float = 0.01
     global_clipnorm: float | None = None
     gradient_accumulation_steps: int = 1
     ema_momentum: float | None = None
@@ -197,28 +245,16 @@ class RunConfig:
         Raises:
             InputError: Names the key.
         """
-        audio, trainer = self.audio, self.trainer
+        trainer = self.trainer
         if not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: must be a whole number of at least 0, not {self.seed!r}")
-        for key in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
-            if getattr(audio, key) < 1:
-                raise InputError(f"audio.{key}: must be at least 1, not {getattr(audio, key)}")
-        if audio.win_length > audio.n_fft:
-            raise InputError(
-                f"audio.win_length: {audio.win_length} is longer than audio.n_fft ({audio.n_fft})"
-            )
-        if audio.padding == "same" and (audio.n_fft - audio.hop_length) % 2:
-            raise InputError("audio.n_fft: n_fft - hop_length must be even for padding=same")
-        if audio.hop_length > audio.n_fft:
-            raise InputError(
-                f"audio.hop_length: {audio.hop_length} is longer than audio.n_fft ({audio.n_fft})"
-            )
-        if audio.fmax is not None and audio.fmax > audio.sample_rate / 2:
-            raise InputError(
-                f"audio.fmax: {audio.fmax:g} is above half the sample rate "
-                f"({audio.sample_rate / 2:g})"
-            )
-        at_least_one = ("max_steps", "decay_steps", "validate_every", "checkpoint_every", "log_every")
+        at_least_one = (
+            "max_steps",
+            "decay_steps",
+            "validate_every",
+            "checkpoint_every",
+            "log_every",
+        )
         for key in (*at_least_one, "keep_checkpoints", "gradient_accumulation_steps"):
             if getattr(trainer, key) < 1:
                 raise InputError(f"trainer.{key}: must be at least 1, not {getattr(trainer, key)}")
@@ -268,6 +304,8 @@ def _typed(cls, values: dict, section: str):
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{section}.{error.full_key}: {reason}") from error
+    except ValueError as error:  # of the dataclass itself
+        raise InputError(f"{section}.{error}") from error
 
 
 def _refuse_targets(node, key="") -> None:

@@ -154,7 +154,9 @@ def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile pickle makes torch raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a checkpoint that PyTorch reads safely ({reason})") from error
+        raise InputError(
+            f"{path}: not a checkpoint that PyTorch reads safely ({reason})"
+        ) from error
     state = loaded.get("generator") if isinstance(loaded, dict) else None
     if not isinstance(state, dict):
         raise InputError(f'{path}: has no "generator"; is it a generator\'s checkpoint?')

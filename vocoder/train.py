@@ -100,4 +100,6 @@ if __name__ == "__main__":
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out to us, not to Hydra's own printing
     with exit_on_input_error(), hydra_errors_as_input_errors():
-        hydra.main(config_path=str(asset("configs")), config_name="train", version_base="1.3")(main)()
+        hydra.main(config_path=str(asset("configs")), config_name="train", version_base="1.3")(
+            main
+        )()

@@ -21,9 +21,7 @@ def test_inverse_stft_gives_the_signal_back(rng, n_fft, hop_length):
 
 def test_overlap_add_by_hand():
     frames = np.array([[[1.0, 2, 3, 4], [10, 20, 30, 40]]], np.float32)
-    np.testing.assert_array_equal(
-        stft.overlap_add(frames, 2), [[1.0, 2, 3 + 10, 4 + 20, 30, 40]]
-    )
+    np.testing.assert_array_equal(stft.overlap_add(frames, 2), [[1.0, 2, 3 + 10, 4 + 20, 30, 40]])
 
 
 def test_power_of_a_sine():

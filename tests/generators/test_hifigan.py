@@ -37,9 +37,7 @@ def scrambled(generator, rng):
     return generator
 
 
-@pytest.mark.parametrize(
-    ("arguments", "count"), [(V1, 13_926_017), (V2, 925_985), (V3, 1_462_273)]
-)
+@pytest.mark.parametrize(("arguments", "count"), [(V1, 13_926_017), (V2, 925_985), (V3, 1_462_273)])
 def test_published_parameter_counts(arguments, count):
     generator = HiFiGAN(**arguments, weight_norm=False)
     generator.build((None, None, 80))

@@ -100,7 +100,9 @@ def test_weight_zero_watches_without_training(data):
     alone = MultiLoss([LossCfg("mse", 1.0, "mse")])
     models = [small_model(multi), small_model(alone)]
     models[1].set_weights(models[0].get_weights())
-    histories = [model.fit(x, y, batch_size=12, verbose=0, shuffle=False).history for model in models]
+    histories = [
+        model.fit(x, y, batch_size=12, verbose=0, shuffle=False).history for model in models
+    ]
     assert histories[0]["l1"][0] > 0
     assert histories[0]["loss"] == histories[1]["loss"]
     for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
@@ -190,7 +192,10 @@ def test_parts_on_two_replicas_equal_those_on_one(data):
         pytest.skip("needs the two logical devices that conftest.py sets up")
     x, y = data
     results = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    for strategy in (
+        tf.distribute.get_strategy(),
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+    ):
         with strategy.scope():
             keras.utils.set_random_seed(1)
             model = small_model(

@@ -116,7 +116,9 @@ def test_equals_auraloss(golden, loss, key):
 
 
 def test_waveform_l1_by_hand():
-    assert float(WaveformL1Loss()(np.array([[1.0, 0.0]]), np.array([[0.5, -0.5]]))) == pytest.approx(0.5)
+    assert float(
+        WaveformL1Loss()(np.array([[1.0, 0.0]]), np.array([[0.5, -0.5]]))
+    ) == pytest.approx(0.5)
 
 
 def test_half_the_amplitude_in_closed_form(rng):

@@ -1,13 +1,14 @@
 """The mel spectrogram as a Keras layer."""
 
+import dataclasses
 import math
 
 import keras
 import librosa
 from keras import ops
 
-from vocoder.audio.stft import check_window, pad_reflect, power_spectrogram
-from vocoder.config import AudioConfig
+from vocoder.audio.stft import pad_reflect, power_spectrogram
+from vocoder.config import AudioConfig, check_bands
 
 
 def mel_filterbank(sample_rate, n_fft, n_mels, fmin=0.0, fmax=None, htk=False, norm="slaney"):
@@ -19,14 +20,7 @@ def mel_filterbank(sample_rate, n_fft, n_mels, fmin=0.0, fmax=None, htk=False, n
     Raises:
         ValueError: "argument: reason".
     """
-    highest = sample_rate / 2
-    fmax = highest if fmax is None else fmax
-    if not 0 <= fmin < fmax:
-        raise ValueError(f"fmin: {fmin} is not between 0 and fmax ({fmax})")
-    if fmax > highest:
-        raise ValueError(f"fmax: {fmax} is above half the sample rate ({highest:g})")
-    if n_mels < 1:
-        raise ValueError(f"n_mels: must be at least 1, not {n_mels}")
+    check_bands(sample_rate, n_mels, fmin, fmax, norm)
     return librosa.filters.mel(
         sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
     ).T
@@ -36,14 +30,6 @@ def log_compress(mel, log: str, floor: float):
     """The natural or decadic logarithm of `max(mel, floor)`."""
     compressed = ops.log(ops.maximum(mel, floor))
     return compressed if log == "natural" else compressed / math.log(10)
-
-
-def check_log(log: str, floor: float) -> None:
-    """Raises `ValueError("argument: reason")` for an unknown logarithm or a floor of 0."""
-    if log not in ("natural", "log10"):
-        raise ValueError(f'log: must be "natural" or "log10", not {log!r}')
-    if not floor > 0:
-        raise ValueError(f"floor: must be above 0, not {floor}")
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -90,58 +76,36 @@ class MelSpectrogram(keras.layers.Layer):
     ):
         layer_arguments.setdefault("dtype", "float32")  # an FFT in half precision is no use
         super().__init__(**layer_arguments)
-        check_window(n_fft, hop_length, win_length)
-        check_log(log, floor)
-        if padding not in ("same", "center", "valid"):
-            raise ValueError(f'padding: must be "same", "center" or "valid", not {padding!r}')
-        if power not in (1, 2):
-            raise ValueError(f"power: must be 1 or 2, not {power}")
-        if norm not in (None, "slaney"):
-            raise ValueError(f'norm: must be "slaney" or null, not {norm!r}')
-        self.sample_rate = sample_rate
-        self.n_fft = n_fft
-        self.hop_length = hop_length
-        self.win_length = win_length
-        self.n_mels = n_mels
-        self.fmin = fmin
-        self.fmax = fmax
-        self.log = log
-        self.floor = floor
-        self.power = power
         self.padding = padding
-        self.htk = htk
-        self.norm = norm
-        self.magnitude_epsilon = magnitude_epsilon
+        self.settings = AudioConfig(
+            sample_rate=sample_rate,
+            n_fft=n_fft,
+            hop_length=hop_length,
+            win_length=win_length,
+            n_mels=n_mels,
+            fmin=fmin,
+            fmax=fmax,
+            log=log,
+            floor=floor,
+            power=power,
+            padding="same" if padding == "valid" else padding,
+            htk=htk,
+            norm=norm,
+            magnitude_epsilon=magnitude_epsilon,
+        )
         self._filterbank = mel_filterbank(sample_rate, n_fft, n_mels, fmin, fmax, htk, norm)
 
     def call(self, waveform):
+        settings = self.settings
         if self.padding != "valid":
-            margins = AudioConfig(
-                n_fft=self.n_fft, hop_length=self.hop_length, padding=self.padding
-            ).margins
-            waveform = pad_reflect(waveform, *margins)
+            waveform = pad_reflect(waveform, *settings.margins)
         spectrum = power_spectrogram(
-            waveform, self.n_fft, self.hop_length, self.win_length, center=False
+            waveform, settings.n_fft, settings.hop_length, settings.win_length, center=False
         )
-        if self.power == 1:
-            spectrum = ops.sqrt(spectrum + self.magnitude_epsilon)
+        if settings.power == 1:
+            spectrum = ops.sqrt(spectrum + settings.magnitude_epsilon)
         mel = ops.matmul(spectrum, ops.convert_to_tensor(self._filterbank))
-        return log_compress(mel, self.log, self.floor)
+        return log_compress(mel, settings.log, settings.floor)
 
     def get_config(self):
-        return super().get_config() | {
-            "sample_rate": self.sample_rate,
-            "n_fft": self.n_fft,
-            "hop_length": self.hop_length,
-            "win_length": self.win_length,
-            "n_mels": self.n_mels,
-            "fmin": self.fmin,
-            "fmax": self.fmax,
-            "log": self.log,
-            "floor": self.floor,
-            "power": self.power,
-            "padding": self.padding,
-            "htk": self.htk,
-            "norm": self.norm,
-            "magnitude_epsilon": self.magnitude_epsilon,
-        }
+        return super().get_config() | dataclasses.asdict(self.settings) | {"padding": self.padding}

@@ -4,15 +4,6 @@ import numpy as np
 from keras import ops
 
 
-def check_window(n_fft: int, hop_length: int, win_length: int) -> None:
-    """Raises `ValueError("argument: reason")` unless the three lengths fit together."""
-    for name, value in {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}.items():
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1, not {value}")
-    if win_length > n_fft:
-        raise ValueError(f"win_length: {win_length} is longer than n_fft ({n_fft})")
-
-
 def pad_reflect(x, left: int, right: int):
     """Reflects `left` and `right` samples at the ends of (batch, samples)."""
     return ops.pad(x, [[0, 0], [left, right]], mode="reflect")

@@ -97,7 +97,9 @@ class HiFiGAN(Generator):
                     )
                 ]
             )
-        self.conv_post = conv1d(istft_n_fft + 2 if istft_n_fft else 1, 7, name="conv_post", **common)
+        self.conv_post = conv1d(
+            istft_n_fft + 2 if istft_n_fft else 1, 7, name="conv_post", **common
+        )
         self.head = (
             ISTFT(istft_n_fft, istft_hop_length)
             if istft_n_fft
@@ -167,9 +169,7 @@ def _check(rates, kernels, channels, resblock, block_kernels, dilations, n_fft, 
                 f"upsample_kernel_sizes: {kernel} must be the rate {rate} plus an even number"
             )
     if channels % 2 ** len(rates):
-        raise ValueError(
-            f"upsample_initial_channel: {channels} can't be halved {len(rates)} times"
-        )
+        raise ValueError(f"upsample_initial_channel: {channels} can't be halved {len(rates)} times")
     if resblock not in (1, 2):
         raise ValueError(f"resblock: must be 1 or 2, not {resblock!r}")
     if not block_kernels or any(kernel % 2 == 0 for kernel in block_kernels):

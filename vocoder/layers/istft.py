@@ -40,9 +40,7 @@ class ISTFT(keras.layers.Layer):
         bins = self.n_fft // 2 + 1
         magnitude = ops.exp(ops.minimum(x[..., :bins], self.log_magnitude_limit))
         phase = x[..., bins:]
-        return inverse_stft(
-            magnitude * ops.cos(phase), magnitude * ops.sin(phase), self.hop_length
-        )
+        return inverse_stft(magnitude * ops.cos(phase), magnitude * ops.sin(phase), self.hop_length)
 
     def get_config(self):
         return super().get_config() | {

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from vocoder.audio.mel import check_log, log_compress, mel_filterbank
-from vocoder.audio.stft import check_window, power_spectrogram
+from vocoder.audio.mel import log_compress, mel_filterbank
+from vocoder.audio.stft import power_spectrogram
+from vocoder.config import check_log, check_window
 
 
 @keras.saving.register_keras_serializable("vocoder")

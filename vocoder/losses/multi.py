@@ -103,9 +103,7 @@ class MultiLoss(keras.losses.Loss):
         names = [part.name for part in self.parts]
         for name in names:
             if names.count(name) > 1 or name == "loss":
-                raise ValueError(
-                    f"name: {name!r} is taken; give each LossCfg a name of its own"
-                )
+                raise ValueError(f"name: {name!r} is taken; give each LossCfg a name of its own")
         self.key = key or uuid.uuid4().hex
         self.metrics = [MeanParts(name, self.key) for name in names]
         _METRICS.update({(self.key, metric.name): metric for metric in self.metrics})

@@ -7,7 +7,8 @@ numbers are those of auraloss 0.4 (github.com/csteinmetz1/auraloss).
 import keras
 from keras import ops
 
-from vocoder.audio.stft import check_window, power_spectrogram
+from vocoder.audio.stft import power_spectrogram
+from vocoder.config import check_window
 
 
 @keras.saving.register_keras_serializable("vocoder")

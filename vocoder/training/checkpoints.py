@@ -1,9 +1,9 @@
 """Checkpoints of a run: each a folder, complete as soon as it has its name.
 
-    checkpoints/step-00001000/
-        state.index, state.data-*   weights, optimizer, step, best loss (`tf.train.Checkpoint`)
-        generator.keras             the generator for inference, averaged if there is an average
-        info.json                   step and validation loss
+checkpoints/step-00001000/
+    state.index, state.data-*   weights, optimizer, step, best loss (`tf.train.Checkpoint`)
+    generator.keras             the generator for inference, averaged if there is an average
+    info.json                   step and validation loss
 """
 
 import json

@@ -99,7 +99,9 @@ class RunLog:
             return "no validation yet"
         first, last = rows[0], rows[-1]
         losses = [name for name in self.columns[2:] if name not in TRAINING]
-        lines = [f"{'validation':<20}{'step ' + str(first['step']):>14}{'step ' + str(last['step']):>14}"]
+        lines = [
+            f"{'validation':<20}{'step ' + str(first['step']):>14}{'step ' + str(last['step']):>14}"
+        ]
         for name in losses:
             before, after = float(first[name]), float(last[name])
             lines.append(f"{name:<20}{before:>14.4f}{after:>14.4f}")

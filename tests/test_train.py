@@ -1,0 +1,269 @@
+"""The main job as a user runs it: `python -m vocoder.train` in a process of its own."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import vocoder
+
+GENERATORS = sorted(p.stem for p in (Path(__file__).parents[1] / "configs/generator").glob("*"))
+# Small enough for a test: narrow networks, short segments.
+TINY = [
+    "trainer=smoke",
+    "generator.upsample_initial_channel=16",
+    "data.batch_size=2",
+    "data.segment_length=4096",
+    "data.validation_segments=3",
+]
+
+
+def run(*arguments, module="vocoder.train", cwd):
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """A folder of four recordings at 22,050 Hz."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        time = np.arange(22050) / 22050
+        tone = 0.3 * np.sin(2 * np.pi * (150 + 40 * i) * time) + 0.01 * rng.standard_normal(22050)
+        (folder / f"speaker{i % 2}").mkdir(exist_ok=True)
+        soundfile.write(folder / f"speaker{i % 2}" / f"{i}.wav", tone, 22050)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(recordings, tmp_path_factory):
+    """A finished run, with EMA, clipping and a schedule: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = ["trainer.ema_momentum=0.9", "trainer.global_clipnorm=1", "trainer.schedule=cosine"]
+    where = ["data=folder", f"data.root={recordings}", "hydra.run.dir=run"]
+    done = run(*TINY, *options, *where, f"data.cache={folder}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def rows(run_folder):
+    with (run_folder / "losses.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def scalars(run_folder, split):
+    events = EventAccumulator(str(run_folder / "tensorboard" / split)).Reload()
+    return events, {
+        tag: {event.step: tensor_value(event) for event in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def tensor_value(event):
+    values = event.tensor_proto.float_val
+    if values:
+        return values[0]
+    content = np.frombuffer(event.tensor_proto.tensor_content, np.float32)
+    return content[0] if content.size else None
+
+
+def test_run_folder_holds_everything(trained):
+    folder, printed = trained
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "config.yaml", "overrides.yaml", "losses.csv", "generator.keras", "checkpoints", "samples",
+        "tensorboard",
+    } <= names  # fmt: skip
+    steps = [path.name for path in sorted((folder / "checkpoints").iterdir())]
+    assert steps[-1] == "step-00000004"
+    assert "step 0" in printed and "step 4" in printed  # the table, before and after
+    (original,) = (folder / "samples/step-00000004").glob("*_original.wav")
+    assert original.name in printed
+    assert original.with_name(original.name.replace("_original", "_synthesised")).exists()
+
+
+def test_every_loss_has_its_curve(trained):
+    folder, _ = trained
+    parts = {"loss/total", "loss/waveform", "loss/mel", "loss/stft"}
+    _, train = scalars(folder, "train")
+    events, validation = scalars(folder, "validation")
+    assert parts | {
+        "training/learning_rate", "training/gradient_norm", "training/steps_per_second", "config",
+    } <= set(train)  # fmt: skip
+    assert parts <= set(validation)  # the same tags: one chart
+    assert list(train["loss/mel"]) == [1, 2, 3, 4]
+    assert list(validation["loss/mel"]) == [0, 2, 4]
+    assert any(tag.startswith("mel/") for tag in validation)
+    assert {tag.split("/")[0] for tag in validation} >= {"original", "synthesised", "mel"}
+    for step in (1, 4):
+        total = train["loss/waveform"][step] + train["loss/stft"][step]
+        assert train["loss/total"][step] > total  # the weighted mel is in it
+    written = [row for row in rows(folder) if row["split"] == "train"]
+    assert float(written[-1]["mel"]) == pytest.approx(train["loss/mel"][4], rel=1e-5)
+    assert events
+
+
+def test_generator_alone_makes_audio(trained, tmp_path):
+    folder, _ = trained
+    model = vocoder.load(folder / "generator.keras")
+    assert isinstance(model.generator, keras.Model)
+    assert (model.audio.sample_rate, model.audio.n_mels) == (22050, 80)
+    audio = 0.1 * np.random.default_rng(0).standard_normal((2, 8192)).astype(np.float32)
+    mel = model.mel(audio)
+    assert mel.shape == (2, 32, 80) and model.mel(audio[0]).shape == (32, 80)
+    wave = model.synthesize(mel)
+    assert wave.shape == (2, 8192) and np.isfinite(wave).all()
+    np.testing.assert_allclose(model.synthesize(mel[0]), wave[0], atol=1e-5)
+    for other in (folder, folder / "checkpoints/step-00000004"):
+        np.testing.assert_array_equal(vocoder.load(other).synthesize(mel), wave)
+
+
+def test_saved_is_the_average_that_was_evaluated(trained):
+    """The last synthesised sample, made with the averaged weights, is what the file makes."""
+    folder, _ = trained
+    (synthesised,) = (folder / "samples/step-00000004").glob("*_synthesised.wav")
+    original = str(synthesised).replace("_synthesised", "_original")
+    model = vocoder.load(folder)
+    samples = soundfile.read(original, dtype="float32")[0]
+    made = model.synthesize(model.mel(samples))
+    expected = soundfile.read(synthesised, dtype="float32")[0]
+    # But for the ends, where the sample's mel knew what lies beyond.
+    np.testing.assert_allclose(made[2048:-8192], expected[2048:-8192], atol=2e-3)
+
+
+def test_resuming_goes_on_as_if_never_stopped(recordings, tmp_path):
+    """Four steps straight, and two, stop, two: the same curves, from the same batches."""
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    common += ["trainer.ema_momentum=0.9", "trainer.gradient_accumulation_steps=2"]
+    straight = run(*common, "hydra.run.dir=straight", cwd=tmp_path)
+    assert straight.returncode == 0, straight.stderr
+    halves = [
+        run(*common, "trainer.max_steps=2", "hydra.run.dir=halves", cwd=tmp_path),
+        run("trainer.resume=halves", "trainer.max_steps=4", cwd=tmp_path),
+    ]
+    assert [half.returncode for half in halves] == [0, 0], halves[1].stderr
+    folders = [tmp_path / "straight", tmp_path / "halves"]
+    assert [p.name for p in tmp_path.iterdir() if p.name == "outputs"] == []  # all in its folder
+    drop = {"steps_per_second"}
+    first, second = (
+        [{k: v for k, v in row.items() if k not in drop} for row in rows(folder)]
+        for folder in folders
+    )
+    assert first == second
+    waves = [vocoder.load(folder).synthesize(np.zeros((20, 80), np.float32)) for folder in folders]
+    np.testing.assert_array_equal(*waves)
+
+
+def test_steps_that_a_resumed_run_does_again_are_written_once(recordings, tmp_path):
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
+    again = run("trainer.resume=r/checkpoints/step-00000002", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    steps = [(row["step"], row["split"]) for row in rows(tmp_path / "r")]
+    assert len(steps) == len(set(steps)) == 7
+
+
+def test_last_and_best_checkpoints_are_kept(recordings, tmp_path):
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    # A rate that makes it worse after the first steps, so that the best is not among the last.
+    options = ["trainer.max_steps=8", "trainer.keep_checkpoints=2", "trainer.schedule=exponential"]
+    options += ["trainer.decay_rate=1", "trainer.learning_rate=1"]
+    done = run(*common, *options, "hydra.run.dir=r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = sorted(path.name for path in (tmp_path / "r/checkpoints").iterdir())
+    losses = {
+        int(r["step"]): float(r["loss"]) for r in rows(tmp_path / "r") if r["split"] == "validation"
+    }
+    best = min((step for step in losses if step), key=losses.get)
+    assert kept == sorted({f"step-{step:08d}" for step in (best, 6, 8)})
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(recordings, tmp_path, precision):
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    done = run(*common, f"trainer.precision={precision}", "hydra.run.dir=r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = run("trainer.resume=r", "trainer.max_steps=5", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert all(np.isfinite(float(row["loss"])) for row in rows(tmp_path / "r"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_generator_end_to_end(generator, recordings, tmp_path):
+    """Trains, saves, reloads, resumes and synthesises."""
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    done = run(*common, f"generator={generator}", "hydra.run.dir=r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resumed = run("trainer.resume=r", "trainer.max_steps=6", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(tmp_path / "r")[-1]["step"] == "6"
+    made = run("r", recordings, "--out", "wavs", module="vocoder.synthesize", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert len(list((tmp_path / "wavs").rglob("*.wav"))) == 4
+
+
+@pytest.mark.slow
+def test_sweep(recordings, tmp_path):
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    done = run("-m", *common, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    losses = [rows(tmp_path / f"sweep/{job}")[-1]["loss"] for job in (0, 1)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_training_lowers_the_losses(jit_compile, recordings, tmp_path):
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    options = ["trainer.max_steps=60", "trainer.validate_every=60", "trainer.learning_rate=2e-3"]
+    options += [f"trainer.jit_compile={jit_compile}", "trainer.checkpoint_every=60"]
+    done = run(*common, *options, "hydra.run.dir=r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, last = (row for row in rows(tmp_path / "r") if row["split"] == "validation")
+    assert float(last["mel"]) < 0.6 * float(first["mel"])
+    assert float(last["stft"]) < 0.9 * float(first["stft"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data=folder"], "data.root: missing"),
+        (["data=folder", "data.root=nowhere"], "data.root: nowhere is not a folder"),
+        (["data=folder", "data.root=."], "data.root: no audio found"),
+        (["generator=hifigan_v9"], "hifigan_v9"),
+        (["loss.terms.mell.weight=3"], "mell"),
+        (["trainer.resume=nowhere"], "trainer.resume: nowhere is not a folder"),
+        (["audio.log=ln"], "audio.log: must be"),
+        (["loss.terms.mel.weight=="], ""),
+    ],
+)
+def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0], done.stderr
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_another_network_can_not_resume(trained, tmp_path):
+    folder, _ = trained
+    before = (folder / "overrides.yaml").read_text()
+    done = run(f"trainer.resume={folder}", "trainer.max_steps=9",
+               "generator.upsample_initial_channel=32", cwd=folder.parent)  # fmt: skip
+    assert done.returncode == 2 and "does not fit this config" in done.stderr
+    done = run(f"trainer.resume={folder}", cwd=folder.parent)
+    assert done.returncode == 2 and "trainer.max_steps: 4 were done" in done.stderr
+    assert (folder / "overrides.yaml").read_text() == before

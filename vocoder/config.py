@@ -121,7 +121,8 @@ class DataConfig:
         include: Glob patterns below `root`, as `pathlib` reads them ("**/*.wav").
         train_list, validation_list: Text files, a path a line (up to a `|`, with or without the
             extension). With both, nothing is searched for and nothing is split. With
-            `validation_list` alone, the rest of the folder trains.
+            `validation_list` alone, the rest of the folder trains; the files of `train_list`
+            alone are split by `validation_fraction`.
         validation_fraction: Share of the files that validates, picked by a hash of the path.
         mels: Folder of `.npy` mels, (frames, n_mels) or (n_mels, frames), laid out as the audio,
             to train on instead of the audio's own (fine-tuning on an acoustic model's output).

@@ -126,8 +126,8 @@ def windows(frames: int, reach: int) -> Iterator[tuple[int, int, slice]]:
         First frame, number of frames, and the slice of the input's frames to keep.
     """
     size = next((w for w in WINDOWS if 4 * reach < w <= frames), frames)
-    starts = list(range(0, frames - size, size - 2 * reach)) + [frames - size]
-    edges = [0] + [start + reach for start in starts[1:]] + [frames]
+    starts = [*range(0, frames - size, size - 2 * reach), frames - size]
+    edges = [0, *(start + reach for start in starts[1:]), frames]
     for start, begin, end in zip(starts, edges, edges[1:], strict=False):
         yield start, size, slice(begin, end)
 
@@ -179,20 +179,30 @@ class _Job:
         samples = files.read_segment(self.source, start * hop, size * hop, margins)
         return np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]
 
+    @property
+    def _partial(self):
+        return self.target.with_name(f".{self.target.name}.partial")
+
+    def fail(self, error: InputError) -> None:
+        """Gives the input up; what was written of it goes."""
+        self.error = error
+        if self._file is not None:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
     def write(self, samples: np.ndarray, last: bool) -> None:
         """Adds samples to the file, which gets its name when it is whole."""
         import soundfile
 
-        partial = self.target.with_name(f".{self.target.name}.partial")
         try:
             if self._file is None:
                 self.target.parent.mkdir(parents=True, exist_ok=True)
                 rate, kind = self.vocoder.audio.sample_rate, self.target.suffix[1:].upper()
-                self._file = soundfile.SoundFile(partial, "w", rate, 1, self.subtype, format=kind)
+                self._file = soundfile.SoundFile(self._partial, "w", rate, 1, self.subtype, format=kind)
             self._file.write(np.clip(samples, -1, 1))
             if last:
                 self._file.close()
-                os.replace(partial, self.target)
+                os.replace(self._partial, self.target)
         except (OSError, soundfile.SoundFileError) as error:
             raise InputError(f"{self.target}: can't be written ({error})") from error
 
@@ -228,14 +238,15 @@ def synthesize_files(
         for batch in _batches(jobs, vocoder.generator.receptive_field, batch_frames, fail):
             waves = vocoder.generate(np.stack([mel for *_, mel in batch]))
             for (job, start, keep, _), wave in zip(batch, waves, strict=True):
+                if job.error is not None:
+                    continue
                 try:
                     last = keep.stop == job.frames
                     job.write(_kept(wave[None], start, keep, hop)[0], last)
                     done += keep.stop - keep.start
                 except InputError as error:
-                    if job.error is None:
-                        job.error = error
-                        fail(error)
+                    job.fail(error)
+                    fail(error)
                 bar.update(keep.stop - keep.start)
     seconds, spent = done * hop / vocoder.audio.sample_rate, time.monotonic() - begin
     written = sum(job.error is None for job in jobs)
@@ -289,7 +300,7 @@ def _batches(jobs, reach, batch_frames, fail):
             try:
                 mel = job.mel(start, size)
             except InputError as error:
-                job.error = error
+                job.fail(error)
                 fail(error)
                 break
             if batch and (len(batch[0][-1]) != size or (len(batch) + 1) * size > batch_frames):

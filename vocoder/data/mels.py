@@ -70,7 +70,7 @@ class MelFolder:
         return (self.folder / self.index.name(i)).with_suffix(".npy")
 
     def read(self, i: int, start: int, count: int) -> np.ndarray:
-        """Frames [start, start + count) of recording `i`, silence after its end: (count, n_mels)."""
+        """Frames [start, start + count) of recording `i`, (count, n_mels); silence after it."""
         mel = self._open(i)
         square = mel.shape[0] == mel.shape[1]
         if self._squares_are_turned if square else mel.shape[0] == self.audio.n_mels:

@@ -1,9 +1,12 @@
 """Recordings to batches of (mel, waveform), by tf.data."""
 
+import atexit
 import contextlib
 import dataclasses
 import math
 import re
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from vocoder.data.segments import Segments
 from vocoder.errors import InputError
 
 LONGEST_UTTERANCE = 10  # seconds, of those that are listened to
+PREFETCH = 8  # batches that wait to be used
 
 
 class AudioPipeline:
@@ -153,10 +157,11 @@ class AudioPipeline:
     def _batches(self, numbers, load, batch_size):
         left, length = self._margins[0], self.data.segment_length
         frames = length // self.audio.hop_length
+        read = _calls.counted(load)
 
         def batch(number):
             # One call of Python a batch; libsndfile reads without Python's lock.
-            stretch, mel = tf.numpy_function(load, [number], (tf.float32, tf.float32))
+            stretch, mel = tf.numpy_function(read, [number], (tf.float32, tf.float32))
             stretch.set_shape((batch_size, length + sum(self._margins)))
             if not self.data.mels:
                 mel = self._mel(stretch)
@@ -169,7 +174,7 @@ class AudioPipeline:
         off = tf.data.experimental.AutoShardPolicy.OFF
         options.experimental_distribute.auto_shard_policy = off
         dataset = numbers.map(batch, num_parallel_calls=self.data.threads)
-        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+        return dataset.prefetch(PREFETCH).with_options(options)
 
 
 class Side:
@@ -195,6 +200,45 @@ class Side:
         """h:mm:ss."""
         seconds = round(float((self.index.frames / self.index.sample_rate).sum()))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class _Calls:
+    """Knows whether a thread of TensorFlow is in one of our functions.
+
+    While Python shuts down, such a thread can't get Python's lock any more, and TensorFlow waits
+    for it: a process that ended in the middle of an endless dataset would hang (seen with
+    TensorFlow 2.21). So the end is put off until the batches read ahead are complete.
+    """
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.running = 0
+        self.ended = 0.0
+
+    def counted(self, function):
+        def call(*arguments):
+            with self.lock:
+                self.running += 1
+            try:
+                return function(*arguments)
+            finally:
+                with self.lock:
+                    self.running -= 1
+                    self.ended = time.monotonic()
+
+        return call
+
+    def settle(self, quiet: float = 0.2, longest: float = 10.0) -> None:
+        """Waits until no call has been running for `quiet` seconds."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < longest:
+            if not self.running and time.monotonic() - self.ended > quiet:
+                return
+            time.sleep(0.02)
+
+
+_calls = _Calls()
+atexit.register(_calls.settle)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ class Generator(keras.Model):
         """The same network in float32 without weight normalisation, for inference."""
         config = self.get_config() | {"weight_norm": False, "dtype": "float32"}
         twin = type(self).from_config(config)
-        twin.build((None, None, self.n_mels))
+        for generator in (self, twin):
+            if not generator.built:
+                generator.build((None, None, self.n_mels))
         fold_weights(self, twin)
         return twin

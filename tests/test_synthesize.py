@@ -1,0 +1,185 @@
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+import vocoder
+from vocoder import synthesize
+from vocoder.config import AudioConfig
+from vocoder.errors import InputError
+from vocoder.generators import HiFiGAN
+
+AUDIO = AudioConfig()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The path of a small generator with random weights."""
+    keras.utils.set_random_seed(0)
+    generator = HiFiGAN(
+        (8,), (16,), 16, istft_n_fft=128, istft_hop_length=32, audio=vars(AUDIO), weight_norm=False
+    )
+    generator.build((None, None, 80))
+    path = tmp_path_factory.mktemp("model") / "generator.keras"
+    generator.save(path)
+    return path
+
+
+def command(*arguments):
+    """Runs the command line and returns its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        synthesize.main(list(map(str, arguments)))
+    return stop.value.code
+
+
+@pytest.mark.parametrize("frames", [1, 127, 128, 129, 1023, 1024, 1025, 3000])
+@pytest.mark.parametrize("reach", [0, 13, 60])
+def test_windows_tile_the_input(frames, reach):
+    found = list(synthesize.windows(frames, reach))
+    assert len({size for _, size, _ in found}) == 1
+    position = 0
+    for start, size, keep in found:
+        assert keep.start == position and 0 <= start and start + size <= frames
+        assert start == 0 or keep.start - start >= reach  # as much context as the network sees
+        assert start + size == frames or start + size - keep.stop >= reach
+        position = keep.stop
+    assert position == frames
+
+
+@pytest.mark.parametrize("frames", [5, 130, 700, 2600])
+def test_chunks_equal_the_whole(model, rng, frames):
+    loaded = vocoder.load(model)
+    mel = rng.standard_normal((frames, 80)).astype(np.float32)
+    whole = np.asarray(loaded.generator(mel[None]))[0]
+    np.testing.assert_allclose(loaded.synthesize(mel), whole, atol=1e-5)
+
+
+def write_inputs(folder, rng):
+    """Recordings and mels of several lengths; what they are is in their names."""
+    folder.mkdir()
+    (folder / "deep").mkdir()
+    for i, samples in enumerate((3000, 40_000, 66_000, 300)):
+        wave = (0.1 * rng.standard_normal(samples)).astype(np.float32)
+        soundfile.write(folder / f"{i}.flac", wave, 22050)
+    np.save(folder / "deep/mel.npy", rng.standard_normal((90, 80)).astype(np.float32))
+    np.save(folder / "deep/turned.npy", rng.standard_normal((80, 333)).astype(np.float32))
+
+
+def test_files_equal_the_whole_utterance(model, rng, tmp_path):
+    write_inputs(tmp_path / "in", rng)
+    out = tmp_path / "out"
+    code = command(model, tmp_path / "in", "--out", out, "--format", "float")
+    assert code == 0
+    loaded = vocoder.load(model)
+    for i in range(3):
+        samples = soundfile.read(tmp_path / f"in/{i}.flac", dtype="float32")[0]
+        made, rate = soundfile.read(out / f"{i}.wav", dtype="float32")
+        assert rate == 22050 and len(made) == len(samples) // 256 * 256
+        whole = np.asarray(loaded.generator(loaded.mel(samples)[None]))[0]
+        np.testing.assert_allclose(made, whole.clip(-1, 1), atol=1e-4)
+    mel = np.load(tmp_path / "in/deep/turned.npy").T
+    made = soundfile.read(out / "deep/turned.wav", dtype="float32")[0]
+    whole = np.asarray(loaded.generator(mel[None]))[0]
+    np.testing.assert_allclose(made, whole.clip(-1, 1), atol=1e-4)
+    assert {p.name for p in out.rglob("*") if p.is_file()} == {
+        "0.wav", "1.wav", "2.wav", "3.wav", "mel.wav", "turned.wav",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "subtype"),
+    [
+        ("wav", "WAV", "PCM_16"),
+        ("wav24", "WAV", "PCM_24"),
+        ("float", "WAV", "FLOAT"),
+        ("flac", "FLAC", "PCM_16"),
+    ],
+)
+def test_formats(model, rng, tmp_path, kind, suffix, subtype):
+    np.save(tmp_path / "a.npy", rng.standard_normal((20, 80)).astype(np.float32))
+    command(model, tmp_path / "a.npy", "--out", tmp_path / "out", "--format", kind)
+    about = soundfile.info(tmp_path / f"out/a.{suffix.lower()}")
+    assert (about.format, about.subtype, about.frames) == (suffix, subtype, 20 * 256)
+
+
+def test_failures_are_told_and_the_others_done(model, rng, tmp_path, capsys):
+    write_inputs(tmp_path / "in", rng)
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    np.save(bad / "bands.npy", np.zeros((20, 100), np.float32))
+    np.save(bad / "objects.npy", np.array([{}], dtype=object))
+    soundfile.write(bad / "rate.wav", np.zeros(8000), 16000)
+    soundfile.write(bad / "empty.wav", np.zeros(0), 22050)
+    soundfile.write(bad / "short.wav", np.zeros(100), 22050)
+    (bad / "text.wav").write_text("not audio")
+    soundfile.write(bad / "0.wav", np.zeros(3000), 22050)  # the name of one in the other folder
+    code = command(model, tmp_path / "in", bad, tmp_path / "gone.wav", "--out", tmp_path / "out")
+    assert code == 1
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    for name, reason in {
+        "bands.npy": "(20, 100), not floats of shape (frames, 80)",
+        "objects.npy": "can't be read",
+        "rate.wav": "16000 Hz, but the model is for 22050",
+        "empty.wav": "no samples",
+        "short.wav": "shorter than one frame",
+        "text.wav": "can't be read as audio",
+        "0.wav": "is made of",
+        "gone.wav": "no such file",
+    }.items():
+        assert any(name in line and reason in line for line in lines), (name, lines)
+    assert len(lines) == 8
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 6
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert "6 of 14 inputs" in printed.out and "real-time factor" in printed.out
+
+
+def test_a_model_that_is_none(tmp_path, capsys):
+    (tmp_path / "text.keras").write_text("no model")
+    dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    dense.save(tmp_path / "dense.keras")
+    for name, reason in {
+        "gone": "no model",
+        "text.keras": "not a model",
+        "dense.keras": "no generator of vocoder",
+    }.items():
+        assert command(tmp_path / name, "x.wav", "--out", tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert name in error and reason in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_shapes_that_do_not_fit(model):
+    loaded = vocoder.load(model)
+    with pytest.raises(InputError, match=r"mel: shape \(10, 40\) is not \(frames, 80\)"):
+        loaded.synthesize(np.zeros((10, 40)))
+    with pytest.raises(InputError, match="audio: shape"):
+        loaded.mel(np.zeros(100))
+
+
+@pytest.mark.slow
+def test_an_hour_takes_less_than_two_gigabytes(model, tmp_path):
+    """Memory of the whole process, synthesising an hour of audio."""
+    import subprocess
+    import sys
+
+    second = np.random.default_rng(0).standard_normal(22050).astype(np.float32) * 0.1
+    with soundfile.SoundFile(tmp_path / "hour.wav", "w", 22050, 1) as file:
+        for _ in range(3600):
+            file.write(second)
+    program = (
+        "import resource, sys\n"
+        "from vocoder.synthesize import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    print('peak', peak)\n"
+    )
+    arguments = [str(model), str(tmp_path / "hour.wav"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.split("peak")[1]) / 1024**2  # from KiB
+    assert peak < 2.0, f"{peak:.2f} GiB"
+    assert soundfile.info(tmp_path / "out/hour.wav").frames == 3600 * 22050 // 256 * 256

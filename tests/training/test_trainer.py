@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vocoder.config import TrainerConfig
+from vocoder.generators import HiFiGAN
+from vocoder.losses import LossCfg, MultiLoss, STFTLoss, WaveformL1Loss
+from vocoder.training.checkpoints import Checkpoints, complete
+from vocoder.training.optimizer import build_optimizer
+from vocoder.training.trainer import ReconstructionTrainer
+
+
+def tiny_trainer(**arguments):
+    generator = HiFiGAN((8,), (16,), 8, istft_n_fft=16, istft_hop_length=4, n_mels=10)
+    trainer = ReconstructionTrainer(generator)
+    loss = MultiLoss(
+        [LossCfg(WaveformL1Loss(), 1, "l1"), LossCfg(STFTLoss(128, 32, 128), 0.5, "stft")]
+    )
+    config = TrainerConfig(schedule="constant", learning_rate=1e-2, **arguments)
+    trainer.compile(build_optimizer(config), loss=loss, metrics=loss.metrics)
+    return trainer
+
+
+@pytest.fixture
+def batches(rng):
+    mel = rng.standard_normal((6, 16, 10)).astype(np.float32)
+    waveform = (0.1 * rng.standard_normal((6, 512))).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((mel, waveform)).batch(4)  # 4 + 2
+
+
+def test_evaluate_shows_total_and_parts(batches):
+    trainer = tiny_trainer()
+    result = trainer.evaluate(batches, verbose=0, return_dict=True)
+    assert set(result) == {"loss", "l1", "stft"}
+    assert result["loss"] == pytest.approx(result["l1"] + 0.5 * result["stft"], rel=1e-5)
+    mel, waveform = (np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True))
+    expected = float(WaveformL1Loss()(waveform, trainer(mel)))
+    assert result["l1"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient_norm_is_that_before_clipping(batches):
+    trainer = tiny_trainer(global_clipnorm=1e-3)
+    mel, waveform = next(iter(batches))
+    with tf.GradientTape() as tape:
+        loss = trainer.compute_loss(mel, waveform, trainer(mel, training=True))
+    expected = tf.linalg.global_norm(tape.gradient(loss, trainer.trainable_variables))
+    logs = trainer.fit(batches.take(1), verbose=0).history
+    assert logs["gradient_norm"][0] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_averaged_weights_come_and_go(batches):
+    trainer = tiny_trainer(ema_momentum=0.9)
+    trainer.optimizer.build(trainer.trainable_variables)
+    mel, waveform = next(iter(batches))
+    for _ in range(3):
+        trainer.train_step((mel, waveform))
+    trained = [variable.numpy() for variable in trainer.trainable_variables]
+    averages = [v.numpy() for v in trainer.optimizer._model_variables_moving_average]
+    with pytest.raises(KeyError), trainer.averaged_weights():
+        for variable, average in zip(trainer.trainable_variables, averages, strict=True):
+            np.testing.assert_array_equal(variable, average)
+        raise KeyError
+    assert any((a != t).any() for a, t in zip(averages, trained, strict=True))
+    for variable, value in zip(trainer.trainable_variables, trained, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_checkpoint_restores_to_the_last_bit(batches, tmp_path):
+    options = {"ema_momentum": 0.9, "gradient_accumulation_steps": 2, "global_clipnorm": 1.0}
+
+    def steps(trainer, count):
+        for _, batch in zip(range(count), batches.repeat(), strict=False):
+            trainer.train_step(batch)
+
+    trainer = tiny_trainer(**options)
+    checkpoints = Checkpoints(tmp_path, trainer, keep=2)
+    steps(trainer, 3)  # with a half-full accumulator
+    checkpoints.save(3, 0.5)
+    keras.utils.set_random_seed(7)
+    other = tiny_trainer(**options)
+    restored = Checkpoints(tmp_path, other, keep=2)
+    assert restored.restore(complete(tmp_path)[-1]) == 3
+    assert float(restored.best) == 0.5
+    for a, b in zip(trainer.variables, other.variables, strict=True):
+        if "metric" not in a.path and not a.path.startswith(("loss", "l1", "stft", "gradient")):
+            np.testing.assert_array_equal(a, b, err_msg=a.path)
+    for a, b in zip(trainer.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+    steps(trainer, 3)
+    steps(other, 3)
+    for a, b in zip(trainer.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pruning_keeps_the_best_and_the_last(tmp_path):
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), keep=2)
+    for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, None), (6, None)):
+        checkpoints.save(step, loss)
+    assert [path.name for path in complete(tmp_path)] == [
+        "step-00000002", "step-00000005", "step-00000006",
+    ]  # fmt: skip
+    assert float(checkpoints.best) == 1.0

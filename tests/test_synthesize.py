@@ -39,7 +39,7 @@ def test_windows_tile_the_input(frames, reach):
     assert len({size for _, size, _ in found}) == 1
     position = 0
     for start, size, keep in found:
-        assert keep.start == position and 0 <= start and start + size <= frames
+        assert keep.start == position and start >= 0 and start + size <= frames
         assert start == 0 or keep.start - start >= reach  # as much context as the network sees
         assert start + size == frames or start + size - keep.stop >= reach
         position = keep.stop

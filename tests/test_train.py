@@ -1,6 +1,7 @@
 """The main job as a user runs it: `python -m vocoder.train` in a process of its own."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -242,6 +243,7 @@ def test_training_lowers_the_losses(jit_compile, recordings, tmp_path):
         (["data=folder"], "data.root: missing"),
         (["data=folder", "data.root=nowhere"], "data.root: nowhere is not a folder"),
         (["data=folder", "data.root=."], "data.root: no audio found"),
+        (["data=filelist", "data.root=."], "data.train_list: missing"),
         (["generator=hifigan_v9"], "hifigan_v9"),
         (["loss.terms.mell.weight=3"], "mell"),
         (["trainer.resume=nowhere"], "trainer.resume: nowhere is not a folder"),
@@ -256,6 +258,22 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0], done.stderr
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(22050), 22050)
+    common = [*TINY, "data=folder", f"data.root={tmp_path}", f"data.cache={tmp_path}/cache"]
+    assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
+    for i in range(3):  # the same size and age, so that the index doesn't notice
+        path = tmp_path / f"{i}.wav"
+        about = path.stat()
+        path.write_bytes(bytes(about.st_size))
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    done = run("trainer.resume=r", "trainer.max_steps=6", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert ".wav: can't be read as audio" in done.stderr
+    assert (tmp_path / "r/generator.keras").exists()
 
 
 def test_another_network_can_not_resume(trained, tmp_path):

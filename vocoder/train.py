@@ -33,7 +33,7 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     import keras
 
     from vocoder import registry
-    from vocoder.data.pipeline import AudioPipeline
+    from vocoder.data.pipeline import AudioPipeline, reading_errors
     from vocoder.losses.build import build_multi_loss
     from vocoder.training.checkpoints import GENERATOR, Checkpoints, latest
     from vocoder.training.log import RunLog
@@ -76,7 +76,8 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         config.trainer, config.audio, log, checkpoints, pipeline.validation(), utterances
     )
     batches = pipeline.train(start_step)
-    trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
+    with reading_errors():
+        trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
     print(f"\n{log.table()}\n")
     for path in loop.sample_paths:

@@ -52,7 +52,7 @@ def test_folding_changes_nothing(name, rng):
     waveform = np.asarray(generator(mel))
     assert waveform.shape == (2, 12 * 256)
     np.testing.assert_allclose(folded(mel), waveform, atol=1e-5)
-    assert not any("g" == variable.name for variable in folded.variables)
+    assert "g" not in {variable.name for variable in folded.variables}
 
 
 @pytest.mark.parametrize("name", TINY)

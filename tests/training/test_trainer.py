@@ -34,7 +34,9 @@ def test_evaluate_shows_total_and_parts(batches):
     result = trainer.evaluate(batches, verbose=0, return_dict=True)
     assert set(result) == {"loss", "l1", "stft"}
     assert result["loss"] == pytest.approx(result["l1"] + 0.5 * result["stft"], rel=1e-5)
-    mel, waveform = (np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True))
+    mel, waveform = (
+        np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)
+    )
     expected = float(WaveformL1Loss()(waveform, trainer(mel)))
     assert result["l1"] == pytest.approx(expected, rel=1e-5)
 

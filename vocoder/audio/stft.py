@@ -53,7 +53,7 @@ def overlap_add(frames, hop_length: int):
     Returns:
         (batch, (frames - 1) * hop_length + frame_length).
     """
-    batch, count, length = ops.shape(frames)
+    _, count, length = ops.shape(frames)
     overlap = length // hop_length
     pieces = ops.reshape(frames, (-1, count, overlap, hop_length))
     total = 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vocoder.audio.files import resampled_length
+from vocoder.audio.files import open_mel, resampled_length
 from vocoder.config import AudioConfig
 from vocoder.data.index import Index
 from vocoder.errors import InputError
@@ -82,19 +82,7 @@ class MelFolder:
 
     def _open(self, i):
         """Maps a mel into memory, as it lies."""
-        path = self.path(i)
         try:
-            mel = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError as error:
-            raise InputError(f"data.mels: {path} is missing") from error
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"data.mels: {path} can't be read ({error})") from error
-        bands = self.audio.n_mels
-        numbers = isinstance(mel, np.ndarray) and np.issubdtype(mel.dtype, np.floating)
-        if not numbers or mel.ndim != 2 or bands not in mel.shape:
-            what = f"{mel.dtype} {mel.shape}" if isinstance(mel, np.ndarray) else "an archive"
-            raise InputError(
-                f"data.mels: {path} holds {what}, not floats of shape (frames, {bands}) or "
-                f"({bands}, frames), where audio.n_mels={bands}"
-            )
-        return mel
+            return open_mel(self.path(i), self.audio.n_mels)
+        except InputError as error:
+            raise InputError(f"data.mels: {error}") from error

@@ -260,6 +260,9 @@ def _check(data, audio):
             f"data.segment_length: {length} is no multiple of audio.hop_length ({hop}); "
             f"{nearest_multiple(length, hop)} is"
         )
+    for key in ("train_list", "validation_list"):
+        if getattr(data, key) == "":
+            raise InputError(f"data.{key}: missing; give data.{key}=FILE")
     for key in ("batch_size", "validation_segments", "threads"):
         if getattr(data, key) < 1:
             raise InputError(f"data.{key}: must be at least 1, not {getattr(data, key)}")

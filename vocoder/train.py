@@ -80,8 +80,8 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
     print(f"\n{log.table()}\n")
-    for path in loop.sample_paths:
-        print(f"{path.with_name(path.name.replace('_synthesised', '_original'))}  {path.name}")
+    for original, synthesised in loop.samples:
+        print(f"original {original}  synthesised {synthesised}")
     print(f"generator: {run / GENERATOR}")
 
 

@@ -65,7 +65,7 @@ class RunLog:
         with self.writers["train"].as_default():
             tf.summary.text(name, f"```\n{text}\n```", step=0)
 
-    def sample(self, step, name, waveform, synthesised, mel, synthesised_mel, sample_rate) -> Path:
+    def sample(self, step, name, waveform, synthesised, mel, synthesised_mel, sample_rate):
         """Writes a validation utterance and its synthesis, as sound and as picture.
 
         Args:
@@ -76,21 +76,22 @@ class RunLog:
             sample_rate: Hz.
 
         Returns:
-            The path of the synthesised file; the original lies beside it.
+            The paths of the original and of the synthesised file.
         """
         stem = str(Path(name).with_suffix("")).replace(os.sep, "_")
         folder = self.run / "samples" / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        files.write(folder / f"{stem}_original.wav", waveform, sample_rate)
-        path = folder / f"{stem}_synthesised.wav"
-        files.write(path, synthesised, sample_rate)
+        sounds = {"original": waveform, "synthesised": synthesised}
+        paths = tuple(folder / f"{stem}_{kind}.wav" for kind in sounds)
+        for path, samples in zip(paths, sounds.values(), strict=True):
+            files.write(path, samples, sample_rate)
         with self.writers["validation"].as_default():
-            for kind, samples in {"original": waveform, "synthesised": synthesised}.items():
-                audio = np.clip(samples, -1, 1)[None, :, None]
+            for kind, samples in sounds.items():
+                audio = np.clip(samples, -1, 1).astype(np.float32)[None, :, None]
                 tf.summary.audio(f"{kind}/{stem}", audio, sample_rate, step, encoding="wav")
             tf.summary.image(f"mel/{stem}", picture(mel, synthesised_mel)[None], step)
         self.writers["validation"].flush()
-        return path
+        return paths
 
     def table(self) -> str:
         """Each validation loss at the first and at the last validation of the run."""
@@ -100,11 +101,12 @@ class RunLog:
         first, last = rows[0], rows[-1]
         losses = [name for name in self.columns[2:] if name not in TRAINING]
         lines = [
-            f"{'validation':<20}{'step ' + str(first['step']):>14}{'step ' + str(last['step']):>14}"
+            f"{'validation':<20}"
+            + "".join(f"{'step ' + str(r['step']):>14}" for r in (first, last))
         ]
-        for name in losses:
-            before, after = float(first[name]), float(last[name])
-            lines.append(f"{name:<20}{before:>14.4f}{after:>14.4f}")
+        for name in losses:  # a term that was added on resuming has no value before
+            values = (f"{float(row[name]):.4f}" if row.get(name) else "-" for row in (first, last))
+            lines.append(f"{name:<20}" + "".join(f"{value:>14}" for value in values))
         return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ class TrainingLoop(keras.callbacks.Callback):
         self.checkpoints = checkpoints
         self.validation = validation
         self.utterances = utterances
-        self.sample_paths = []
+        self.samples = []  # (original, synthesised) paths of the last validation
 
     def on_train_begin(self, logs=None):
         self.start_step = self.interval_step = int(self.checkpoints.step)
@@ -112,7 +112,7 @@ class TrainingLoop(keras.callbacks.Callback):
         begin = time.monotonic()
         with self.model.averaged_weights():
             losses = self.model.evaluate(self.validation, verbose=0, return_dict=True)
-            self.sample_paths = [self._sample(step, *one) for one in self.utterances]
+            self.samples = [self._sample(step, *one) for one in self.utterances]
         self.log.scalars("validation", step, losses)
         tqdm.write(f"validation at step {step}: {_line(losses)}", file=sys.stdout)
         sys.stdout.flush()

@@ -261,12 +261,14 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
 
 
 def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
+    (tmp_path / "corpus").mkdir()
     for i in range(3):
-        soundfile.write(tmp_path / f"{i}.wav", np.zeros(22050), 22050)
-    common = [*TINY, "data=folder", f"data.root={tmp_path}", f"data.cache={tmp_path}/cache"]
+        tone = 0.3 * np.sin(0.1 * i * np.arange(22050))
+        soundfile.write(tmp_path / f"corpus/{i}.wav", tone, 22050)
+    common = [*TINY, "data=folder", "data.root=corpus", f"data.cache={tmp_path}"]
     assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
     for i in range(3):  # the same size and age, so that the index doesn't notice
-        path = tmp_path / f"{i}.wav"
+        path = tmp_path / f"corpus/{i}.wav"
         about = path.stat()
         path.write_bytes(bytes(about.st_size))
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))

@@ -173,7 +173,9 @@ class TrainerConfig:
         validate_every, checkpoint_every, log_every: Steps.
         keep_checkpoints: How many of the last ones are kept; the best is kept besides.
         samples: How many validation utterances are synthesised at every validation.
-        resume: A run folder to go on from.
+        max_bad_steps: How many steps in a row may be skipped because a loss or the gradient was NaN
+            or infinite.
+        resume: A run folder to go on from, or "auto": this run's own if it has a checkpoint.
     """
 
     max_steps: int = 1_000_000
@@ -197,6 +199,7 @@ class TrainerConfig:
     log_every: int = 100
     keep_checkpoints: int = 3
     samples: int = 3
+    max_bad_steps: int = 10
     resume: str | None = None
 
 
@@ -277,7 +280,7 @@ class RunConfig:
                 f"trainer.warmup_steps: {trainer.warmup_steps} must be below trainer.max_steps "
                 f"({trainer.max_steps})"
             )
-        for key in ("weight_decay", "samples", "warmup_steps"):
+        for key in ("weight_decay", "samples", "warmup_steps", "max_bad_steps"):
             if getattr(trainer, key) < 0:
                 raise InputError(f"trainer.{key}: must be 0 or more, not {getattr(trainer, key)}")
         if trainer.precision not in PRECISIONS:
@@ -336,7 +339,7 @@ def register_resolvers() -> None:
 
 
 def _run_folder(resume: str | None, new: str) -> str:
-    if resume is None or not Path(resume).is_dir():
+    if resume is None or resume == "auto" or not Path(resume).is_dir():
         return new
     path = Path(resume)
     return str(path.parents[1] if path.parent.name == "checkpoints" else path)
@@ -359,7 +362,7 @@ def with_resumed_overrides(node, overrides: list[str]):
     from hydra import compose
 
     resume = node.trainer.resume
-    if resume is not None:
+    if resume not in (None, "auto"):
         if not Path(resume).is_dir():
             raise InputError(f"trainer.resume: {resume} is not a folder")
         started_with = Path(_run_folder(resume, "")) / OVERRIDES

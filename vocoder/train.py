@@ -35,13 +35,13 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     from vocoder import registry
     from vocoder.data.pipeline import AudioPipeline, reading_errors
     from vocoder.losses.build import build_multi_loss
-    from vocoder.training.checkpoints import GENERATOR, Checkpoints, latest
+    from vocoder.training.checkpoints import GENERATOR, Checkpoints, to_resume
     from vocoder.training.log import RunLog
     from vocoder.training.loop import TrainingLoop
     from vocoder.training.optimizer import build_optimizer
     from vocoder.training.trainer import ReconstructionTrainer
 
-    resume = latest(Path(config.trainer.resume)) if config.trainer.resume else None
+    resume = to_resume(config.trainer.resume, run)
     keras.utils.set_random_seed(config.seed)
     loss = build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
     optimizer = build_optimizer(config.trainer)
@@ -72,13 +72,15 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     log.text("config", text)
     print(f"{pipeline.description}; {generator.count_params():,} parameters; run folder {run}")
     utterances = pipeline.utterances(config.trainer.samples)
-    loop = TrainingLoop(
-        config.trainer, config.audio, log, checkpoints, pipeline.validation(), utterances
-    )
+    data = (pipeline.validation(), utterances, pipeline.files_of)
+    loop = TrainingLoop(config.trainer, config.audio, log, checkpoints, *data)
     batches = pipeline.train(start_step)
     with reading_errors():
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
+    if loop.stopped:
+        print(f"stopped; to go on: python -m vocoder.train trainer.resume={run}")
+        sys.exit(0)
     print(f"\n{log.table()}\n")
     for original, synthesised in loop.samples:
         print(f"original {original}  synthesised {synthesised}")

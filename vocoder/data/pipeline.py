@@ -90,6 +90,11 @@ class AudioPipeline:
 
         return self._batches(tf.data.Dataset.counter(start_step), load, batch_size // workers)
 
+    def files_of(self, step: int) -> list[str]:
+        """Relative paths of the files that the batch of a step is read from."""
+        rows, *_ = self.segments.draw(step, self.data.batch_size)
+        return [self.training.index.name(i) for i in rows]
+
     def validation(self) -> tf.data.Dataset:
         """Batches of segments spread evenly over the files held out; the last may be smaller."""
         length, size = self.data.segment_length, self.data.batch_size

@@ -90,6 +90,7 @@ class MultiLoss(keras.losses.Loss):
 
     Attributes:
         metrics: One `MeanParts` a part, for `compile(metrics=...)`.
+        values: The unweighted values of the last call, by name.
 
     Raises:
         ValueError: No parts, or two of one name.
@@ -106,6 +107,7 @@ class MultiLoss(keras.losses.Loss):
                 raise ValueError(f"name: {name!r} is taken; give each LossCfg a name of its own")
         self.key = key or uuid.uuid4().hex
         self.metrics = [MeanParts(name, self.key) for name in names]
+        self.values = {}
         _METRICS.update({(self.key, metric.name): metric for metric in self.metrics})
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -123,7 +125,8 @@ class MultiLoss(keras.losses.Loss):
             value = part.loss(y_true, prediction, sample_weight)
             # Keras divides every loss by the number of replicas, so that their sum is the mean.
             # The total has to stay so; what is shown is undone.
-            metric.mean_update_state(unscale_loss_for_distribution(value), examples)
+            self.values[part.name] = unscale_loss_for_distribution(value)
+            metric.mean_update_state(self.values[part.name], examples)
             if part.weight:
                 total = total + part.weight * value
         return ops.convert_to_tensor(total, dtype=self.dtype)

@@ -26,6 +26,21 @@ def complete(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("step-*"), key=_step)
 
 
+def to_resume(resume: str | None, run: Path) -> Path | None:
+    """The checkpoint that `trainer.resume` means, None for a fresh start.
+
+    Args:
+        resume: A run, a checkpoint, "auto" for the newest of `run` if it has one, or None.
+        run: This run's folder.
+
+    Raises:
+        InputError: There is no checkpoint.
+    """
+    if resume is None or (resume == "auto" and not complete(run)):
+        return None
+    return latest(run if resume == "auto" else Path(resume))
+
+
 def latest(folder: Path) -> Path:
     """The newest checkpoint of a run, or `folder` itself if it is a checkpoint.
 
@@ -56,8 +71,15 @@ class Checkpoints:
         self.step = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(np.inf, dtype=tf.float64)
         trainer.optimizer.build(trainer.trainable_variables)  # so that its slots are there to fill
+        for partial in (run / FOLDER).glob(".step-*"):  # of a run that was killed while saving
+            shutil.rmtree(partial)
+        # The metrics hold the mean of a curve since its last point.
         self._state = tf.train.Checkpoint(
-            model=trainer.generator, optimizer=trainer.optimizer, step=self.step, best=self.best
+            model=trainer.generator,
+            optimizer=trainer.optimizer,
+            step=self.step,
+            best=self.best,
+            metrics=[variable.value for variable in trainer.mean_variables],
         )
 
     def restore(self, checkpoint: Path) -> int:
@@ -78,24 +100,37 @@ class Checkpoints:
         return int(self.step)
 
     def save(self, step: int, loss: float | None) -> None:
-        """Writes the checkpoint of `step`; `loss` is the validation's at that step, if there is."""
+        """Writes the checkpoint of `step`; `loss` is the validation's at that step, if there is.
+
+        Raises:
+            InputError: It can't be written. Those before it are as they were.
+        """
         if loss is not None and loss < float(self.best):
             self.best.assign(loss)
         self.step.assign(step)
         final = self.run / FOLDER / f"step-{step:08d}"
         partial = final.with_name(f".{final.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        self._state.write(str(partial / "state"))
-        with self.trainer.averaged_weights():
-            self.trainer.generator.folded().save(partial / GENERATOR)
-        (partial / "info.json").write_text(json.dumps({"step": step, "validation_loss": loss}))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        # What to synthesise with is at hand at the top of the run, also while it is going on.
-        shutil.copyfile(final / GENERATOR, self.run / f".{GENERATOR}")
-        os.replace(self.run / f".{GENERATOR}", self.run / GENERATOR)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            self._write(partial, {"step": step, "validation_loss": loss})
+            _publish(partial, final)
+            # What to synthesise with is at hand at the top of the run, also while it is going on.
+            shutil.copyfile(final / GENERATOR, self.run / f".{GENERATOR}")
+            os.replace(self.run / f".{GENERATOR}", self.run / GENERATOR)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            (self.run / f".{GENERATOR}").unlink(missing_ok=True)
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{final}: can't be written ({reason}); the checkpoints before it are whole"
+            ) from error
         self._prune()
+
+    def _write(self, folder, info):
+        self._state.write(str(folder / "state"))
+        with self.trainer.averaged_weights():
+            self.trainer.generator.folded().save(folder / GENERATOR)
+        (folder / "info.json").write_text(json.dumps(info))
 
     def _prune(self) -> None:
         found = complete(self.run)
@@ -104,6 +139,29 @@ class Checkpoints:
         for path in found[: -self.keep]:
             if path != best:
                 shutil.rmtree(path)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Gives a complete folder its name, after all of it has reached the disk."""
+    for path in (*partial.iterdir(), partial):
+        _flush(path)
+    if final.exists():  # of a run that went on from an earlier checkpoint
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(final, old)
+        os.replace(partial, final)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, final)
+    _flush(final.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _step(checkpoint: Path) -> int:

@@ -1,6 +1,10 @@
 """What happens between the steps of `fit`: curves, validation, samples, checkpoints, the end."""
 
+import logging
+import os
+import signal
 import sys
+import threading
 import time
 
 import keras
@@ -9,8 +13,11 @@ from tqdm import tqdm
 
 from vocoder.audio import MelSpectrogram
 from vocoder.config import AudioConfig, TrainerConfig
+from vocoder.errors import InputError
 from vocoder.training.checkpoints import Checkpoints
 from vocoder.training.log import RunLog
+
+log = logging.getLogger("vocoder")
 
 
 class TrainingLoop(keras.callbacks.Callback):
@@ -25,6 +32,11 @@ class TrainingLoop(keras.callbacks.Callback):
         checkpoints: Where to save.
         validation: Batches to evaluate on.
         utterances: [(name, mel, waveform), ...] to synthesise at every validation.
+        files_of: Which files a batch was read from, by its number from 0 on.
+
+    Attributes:
+        samples: (original, synthesised) paths of the last validation.
+        stopped: Whether a signal ended the run before its time.
     """
 
     def __init__(
@@ -35,6 +47,7 @@ class TrainingLoop(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         validation,
         utterances,
+        files_of,
     ):
         super().__init__()
         self.config = config
@@ -43,7 +56,10 @@ class TrainingLoop(keras.callbacks.Callback):
         self.checkpoints = checkpoints
         self.validation = validation
         self.utterances = utterances
-        self.samples = []  # (original, synthesised) paths of the last validation
+        self.files_of = files_of
+        self.samples = []
+        self.stopped = False
+        self.bad_steps = 0  # in a row
 
     def on_train_begin(self, logs=None):
         self.start_step = self.interval_step = int(self.checkpoints.step)
@@ -59,12 +75,13 @@ class TrainingLoop(keras.callbacks.Callback):
         )
         if self.start_step == 0:
             self._validate(0)
-        self.fresh = True
+        self._handle_signals()
+        # `fit` now resets the metrics, which a checkpoint may have brought half-full.
+        self._means = [variable.numpy() for variable in self.model.mean_variables]
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.fresh:  # each point of a curve is the mean since the last
-            self.model.reset_metrics()
-            self.fresh = False
+    def on_epoch_begin(self, epoch, logs=None):
+        for variable, value in zip(self.model.mean_variables, self._means, strict=True):
+            variable.assign(value)
 
     def on_train_batch_end(self, batch, logs=None):
         config, step = self.config, self.start_step + batch + 1
@@ -72,19 +89,49 @@ class TrainingLoop(keras.callbacks.Callback):
         out_of_time = config.max_minutes is not None and minutes >= config.max_minutes
         last = step >= config.max_steps or out_of_time
         self.bar.update()
-        if step % config.log_every == 0 or last:
+        if bad := self.model.nonfinite:
+            self._skip(step, bad)
+        elif step % config.log_every == 0 or last:
+            self.bad_steps = 0
             self._log_curves(step, logs)
-        improved = False
-        loss = None
+        else:
+            self.bad_steps = 0
+        improved, loss = False, None
         if step % config.validate_every == 0 or last:
             loss = self._validate(step)["loss"]
             improved = loss < float(self.checkpoints.best)
-            self.fresh = True
-        if step % config.checkpoint_every == 0 or last or improved:
+        if step % config.checkpoint_every == 0 or last or improved or self.stopped:
             self.checkpoints.save(step, loss)
-        if last:
+        if last or self.stopped:
             self.bar.close()
             self.model.stop_training = True
+
+    def _skip(self, step, bad):
+        """Tells of a step that was skipped, and ends the run if there were too many in a row."""
+        self.bad_steps += 1
+        self.model.reset_metrics()  # which the step has spoilt
+        line = (
+            f"step {step}: {', '.join(bad)} not finite; files: {', '.join(self.files_of(step - 1))}"
+        )
+        if self.bad_steps > self.config.max_bad_steps:
+            raise InputError(
+                f"trainer.max_bad_steps: more than {self.config.max_bad_steps} steps in a row had "
+                f"to be skipped; {line}"
+            )
+        log.warning("%s; the step is skipped", line)
+
+    def _handle_signals(self):
+        """SIGTERM and Ctrl-C end the run after the step, the second time at once."""
+
+        def ask(number, frame):
+            if self.stopped:
+                os._exit(128 + number)
+            self.stopped = True
+            print("\nstopping after this step; once more stops at once", flush=True)
+
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, ask)
 
     def _log_curves(self, step, logs):
         now = time.monotonic()
@@ -105,7 +152,7 @@ class TrainingLoop(keras.callbacks.Callback):
                 f"{speed:.2f} steps/s  {_duration(left)} left",
                 flush=True,
             )
-        self.fresh = True
+        self.model.reset_metrics()  # each point of a curve is the mean since the last
         self.interval_step, self.interval_start = step, now
 
     def _validate(self, step):
@@ -113,6 +160,7 @@ class TrainingLoop(keras.callbacks.Callback):
         with self.model.averaged_weights():
             losses = self.model.evaluate(self.validation, verbose=0, return_dict=True)
             self.samples = [self._sample(step, *one) for one in self.utterances]
+        self.model.reset_metrics()
         self.log.scalars("validation", step, losses)
         tqdm.write(f"validation at step {step}: {_line(losses)}", file=sys.stdout)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -10,7 +11,8 @@ class ReconstructionTrainer(keras.Model):
     """Trains a generator on the distance between what it makes and the recording.
 
     Batches are (mel, waveform): (batch, frames, n_mels) and (batch, samples). Beside the loss and
-    its parts, the norm of the gradients before clipping is a metric, `gradient_norm`.
+    its parts, the norm of the gradients before clipping is a metric, `gradient_norm`. A step at
+    which one of these is NaN or infinite leaves weights and optimizer as they were.
 
     Args:
         generator: A `vocoder.generators.Generator`.
@@ -20,6 +22,7 @@ class ReconstructionTrainer(keras.Model):
         # Compiling looks at this model's policy to see whether the loss is to be scaled.
         super().__init__(name="trainer", dtype=generator.dtype_policy)
         self.generator = generator
+        self.step_values = None  # of the last step: see `nonfinite`
         self.gradient_norm = keras.metrics.Mean("gradient_norm", dtype="float32")
         if not generator.built:
             generator.build((None, None, generator.n_mels))
@@ -36,11 +39,49 @@ class ReconstructionTrainer(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        # Scaling the loss scaled its gradients; tiny losses are no reason to divide by 0.
+        # Scaling the loss scaled its gradients.
         scale = tf.cast(self.optimizer.scale_loss(tf.constant(1.0)), "float32")
-        self.gradient_norm.update_state(tf.linalg.global_norm(gradients) / scale)
+        norm = tf.linalg.global_norm(gradients) / scale
+        self.gradient_norm.update_state(norm)
+        self._apply_if_finite(gradients, loss, norm)
         return self._logs(mel, waveform, y_pred, loss)
+
+    def _apply_if_finite(self, gradients, loss, norm):
+        names = ["loss", "gradient_norm", *self.loss.values]
+        values = tf.stack([loss, norm, *self.loss.values.values()])
+        if self.step_values is None:
+            with tf.init_scope():
+                self._value_names = names
+                self.step_values = tf.Variable(tf.zeros(len(names)), trainable=False)
+        self.step_values.assign(values)
+        # With float16, infinite gradients are a matter of the loss scale, which then is halved.
+        judged = values if self.optimizer.loss_scale_factor is None else tf.gather(values, [0])
+
+        def apply():
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            return True
+
+        tf.cond(tf.reduce_all(tf.math.is_finite(judged)), apply, lambda: False)
+
+    @property
+    def mean_variables(self) -> list[keras.Variable]:
+        """The state of all metrics, in a fixed order.
+
+        `metrics_variables` lacks those of the parts until Keras has built its list of metrics.
+        """
+        metrics = {metric.name: metric for metric in (*self.metrics, *self.loss.metrics)}
+        return [variable for name in sorted(metrics) for variable in metrics[name].variables]
+
+    @property
+    def nonfinite(self) -> list[str]:
+        """What was NaN or infinite at the last step, so that it was skipped."""
+        values = self.step_values.numpy()
+        found = [
+            name for name, v in zip(self._value_names, values, strict=True) if not np.isfinite(v)
+        ]
+        if self.optimizer.loss_scale_factor is not None and "loss" not in found:
+            return []
+        return found
 
     def test_step(self, data):
         mel, waveform = data

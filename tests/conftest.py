@@ -8,6 +8,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 import pytest
+import soundfile
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,3 +37,16 @@ def seeded():
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """A folder of four recordings at 22,050 Hz."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        time = np.arange(22050) / 22050
+        tone = 0.3 * np.sin(2 * np.pi * (150 + 40 * i) * time) + 0.01 * rng.standard_normal(22050)
+        (folder / f"speaker{i % 2}").mkdir(exist_ok=True)
+        soundfile.write(folder / f"speaker{i % 2}" / f"{i}.wav", tone, 22050)
+    return folder

@@ -1,50 +1,18 @@
 """The main job as a user runs it: `python -m vocoder.train` in a process of its own."""
 
-import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import soundfile
+from running import TINY, rows, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vocoder
 
 GENERATORS = sorted(p.stem for p in (Path(__file__).parents[1] / "configs/generator").glob("*"))
-# Small enough for a test: narrow networks, short segments.
-TINY = [
-    "trainer=smoke",
-    "generator.upsample_initial_channel=16",
-    "data.batch_size=2",
-    "data.segment_length=4096",
-    "data.validation_segments=3",
-]
-
-
-def run(*arguments, module="vocoder.train", cwd):
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
-
-
-@pytest.fixture(scope="session")
-def recordings(tmp_path_factory):
-    """A folder of four recordings at 22,050 Hz."""
-    folder = tmp_path_factory.mktemp("recordings")
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        time = np.arange(22050) / 22050
-        tone = 0.3 * np.sin(2 * np.pi * (150 + 40 * i) * time) + 0.01 * rng.standard_normal(22050)
-        (folder / f"speaker{i % 2}").mkdir(exist_ok=True)
-        soundfile.write(folder / f"speaker{i % 2}" / f"{i}.wav", tone, 22050)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +24,6 @@ def trained(recordings, tmp_path_factory):
     done = run(*TINY, *options, *where, f"data.cache={folder}", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
-
-
-def rows(run_folder):
-    with (run_folder / "losses.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def scalars(run_folder, split):

@@ -33,6 +33,7 @@ class RunLog:
     def __init__(self, run: Path, columns: list[str], start_step: int = 0):
         self.run = run
         self.columns = ["step", "split", *columns, *TRAINING]
+        run.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in read_losses(run) if int(row["step"]) <= start_step]
         self._rewrite()
         self.writers = {

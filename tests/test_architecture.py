@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "errors": set(),
     "registry": set(),
     "config": set(),
+    "safe_files": {"config", "registry"},
     "audio": {"config", "registry"},
     "layers": {"config", "registry", "audio"},
     "generators": {"config", "registry", "audio", "layers"},

@@ -6,6 +6,7 @@ dataclasses below, which everything else reads. Nothing here imports Keras.
 
 import contextlib
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -316,13 +317,17 @@ def _refuse_targets(node, key="") -> None:
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "_target_":
-                raise InputError(
-                    f"{key}{name}: not used here, because it would let a config run any code; "
-                    "name an entry of vocoder/registry.py instead"
-                )
+                raise InputError(f"{key}{NO_TARGETS}")
             _refuse_targets(value, f"{key}{name}.")
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            _refuse_targets(value, f"{key}{i}.")
 
 
+NO_TARGETS = (
+    "_target_: not used here, because it would let a config run any code; "
+    "name an entry of vocoder/registry.py instead"
+)
 OVERRIDES = "overrides.yaml"
 
 
@@ -356,9 +361,9 @@ def with_resumed_overrides(node, overrides: list[str]):
         The config, and the overrides to keep in the run's folder for a later session.
 
     Raises:
-        InputError: `trainer.resume` is no run folder, or an override does not apply.
+        InputError: `trainer.resume` is no run folder, its overrides are not plain ones, or an
+            override does not apply.
     """
-    import yaml
     from hydra import compose
 
     resume = node.trainer.resume
@@ -368,11 +373,84 @@ def with_resumed_overrides(node, overrides: list[str]):
         started_with = Path(_run_folder(resume, "")) / OVERRIDES
         if not started_with.exists():
             raise InputError(f"trainer.resume: {resume} is no run folder: it has no {OVERRIDES}")
-        earlier = yaml.safe_load(started_with.read_text())
+        earlier = _read_overrides(started_with)
         overrides = [o for o in earlier if o not in overrides] + overrides
         with hydra_errors_as_input_errors():
             node = compose("train", overrides)
     return node, [o for o in overrides if not o.startswith("trainer.resume=")]
+
+
+OVERRIDES_LIMIT = 2**20  # bytes
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")
+# `${audio.n_mels}` and `${asset:data/demo}`; any other resolver could read the environment.
+_INTERPOLATION = re.compile(r"\$\{(asset:[\w/-]+|[A-Za-z_][\w.]*)\}")
+
+
+def _read_overrides(path: Path) -> list[str]:
+    """The overrides in a run's folder, which may come from a stranger.
+
+    They are a YAML list of texts, each `key=value`, `+key=value` or `~key`. Not allowed are keys
+    of Hydra itself, sweeps, options outside `configs/`, `_target_`, and interpolations but of
+    other keys and of `${asset:...}`.
+
+    Raises:
+        InputError: One line that names the file.
+    """
+    import yaml
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(OVERRIDES_LIMIT + 1)
+        if len(content) > OVERRIDES_LIMIT:
+            raise InputError(f"{path}: larger than {OVERRIDES_LIMIT:,} bytes")
+        overrides = yaml.safe_load(content)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: can't be read as plain YAML ({reason})") from error
+    if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
+        raise InputError(f"{path}: must be a list of overrides, each a text such as seed=1")
+    parser = OverridesParser.create()
+    for text in overrides:
+        shown = f"{path}: {text!r}"
+        if "_target_" in text:
+            raise InputError(f"{shown}: {NO_TARGETS}")
+        try:
+            override = parser.parse_override(text)
+        except Exception as error:  # of Hydra's, and of the grammar's runtime
+            raise InputError(f"{shown}: no override") from error
+        key = override.key_or_group
+        if override.package is not None or not _KEY.fullmatch(key):
+            raise InputError(f"{shown}: not of the plain form key=value")
+        if key.split(".")[0] == "hydra":
+            raise InputError(f"{shown}: Hydra's own settings are not taken from a run's folder")
+        if override.is_sweep_override():
+            raise InputError(f"{shown}: a sweep")
+        # The parsed value counts: the grammar has escapes that hide from a look at the text.
+        value = override.value()
+        for part in _texts(value):
+            if "_target_" in part:
+                raise InputError(f"{shown}: {NO_TARGETS}")
+            if "${" in _INTERPOLATION.sub("", part):
+                raise InputError(f"{shown}: only ${{KEY}} and ${{asset:NAME}} are allowed here")
+        # A key without a dot is a group, whose value names a file of configs/.
+        if "." not in key and (not re.fullmatch(r"[\w.-]*", str(value)) or ".." in str(value)):
+            raise InputError(f"{shown}: no name of an option")
+    return overrides
+
+
+def _texts(value):
+    """Every text in a parsed value, keys of mappings included."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (*_texts(key), *_texts(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif value is not None:
+        yield str(value)
 
 
 @contextlib.contextmanager
@@ -380,9 +458,12 @@ def hydra_errors_as_input_errors():
     """Turns what Hydra and OmegaConf say about a command line into an `InputError`."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         yield
+    except YAMLError as error:  # also of tags such as !!python/object
+        raise InputError(" ".join(str(error).split())) from error
     except (HydraException, OmegaConfBaseException) as error:
         said = [str(error)]
         if isinstance(error.__cause__, OmegaConfBaseException):

@@ -51,12 +51,11 @@ class Vocoder:
         """Loads a run folder, a checkpoint folder or a `.keras` file.
 
         Raises:
-            InputError: There is no model, or it is none of this package's.
+            InputError: There is no model, it is none of this package's, or it holds what could run
+                code or lead out of the file (see SECURITY.md).
         """
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import keras
-
-        from vocoder.generators import Generator
+        from vocoder.safe_files import load_generator
 
         path = Path(model)
         if path.is_dir():
@@ -65,12 +64,8 @@ class Vocoder:
             raise InputError(
                 f"{model}: no model; give a run folder, one of its checkpoints or a .keras file"
             )
-        try:
-            generator = keras.saving.load_model(path, compile=False)
-        except Exception as error:  # whatever a file that is no model makes Keras raise
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: not a model that can be loaded ({reason})") from error
-        if not isinstance(generator, Generator) or generator.audio is None:
+        generator = load_generator(path)
+        if generator.audio is None:
             raise InputError(f"{path}: no generator of vocoder with its audio settings")
         return cls(generator)
 
@@ -254,10 +249,12 @@ def synthesize_files(
                 bar.update(keep.stop - keep.start)
     seconds, spent = done * hop / vocoder.audio.sample_rate, time.monotonic() - begin
     written = sum(job.error is None for job in jobs)
-    speed = f", real-time factor {spent / seconds:.3f} ({seconds / spent:.1f} x real time)"
+    speed = ""
+    if seconds:
+        speed = f", real-time factor {spent / seconds:.3f} ({seconds / spent:.1f} x real time)"
     print(
         f"{written} of {written + len(failures)} inputs: {seconds:.1f} s of audio in "
-        f"{spent:.1f} s{speed if seconds else ''}; written to {out}"
+        f"{spent:.1f} s{speed}; written to {out}"
     )
     return len(failures)
 

@@ -126,7 +126,7 @@ def test_resuming_goes_on_as_if_never_stopped(recordings, tmp_path):
     )
     assert first == second
     waves = [vocoder.load(folder).synthesize(np.zeros((20, 80), np.float32)) for folder in folders]
-    np.testing.assert_array_equal(*waves)
+    np.testing.assert_allclose(*waves, atol=1e-6)  # sums depend on where buffers lie
 
 
 def test_steps_that_a_resumed_run_does_again_are_written_once(recordings, tmp_path):

@@ -262,7 +262,8 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
 
 def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
     for i in range(3):
-        soundfile.write(tmp_path / f"{i}.wav", np.zeros(22050), 22050)
+        noise = np.random.default_rng(i).uniform(-0.5, 0.5, 22050)
+        soundfile.write(tmp_path / f"{i}.wav", noise, 22050)
     common = [*TINY, "data=folder", f"data.root={tmp_path}", f"data.cache={tmp_path}/cache"]
     assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
     for i in range(3):  # the same size and age, so that the index doesn't notice

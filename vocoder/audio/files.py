@@ -191,7 +191,8 @@ def write(path, waveform, sample_rate: int, subtype: str = "PCM_16") -> None:
 @contextlib.contextmanager
 def _opened(path):
     try:
-        file = soundfile.SoundFile(path)
+        # As bytes, because names need not be UTF-8, which soundfile makes of strings.
+        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except (OSError, soundfile.SoundFileError, TypeError) as error:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file") from error

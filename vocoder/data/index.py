@@ -269,7 +269,7 @@ def _walk(folder, prefix, above):
         with os.scandir(folder) as found:
             for entry in found:
                 if not entry.name.startswith(b"."):
-                    entries.append(entry.name + (b"/" if entry.is_dir() else b""))
+                    entries.append(entry.name + (b"/" if _is_folder(entry) else b""))
         here = os.stat(folder)
     except OSError as error:
         log.warning("left out: %s: the folder can't be read (%s)", os.fsdecode(folder), error)
@@ -283,6 +283,13 @@ def _walk(folder, prefix, above):
         there = os.stat(below)
         if (there.st_dev, there.st_ino) not in above:  # a link in a circle
             yield from _walk(below, prefix + name, above)
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself; opening it will say so
+        return False
 
 
 def _as_regex(pattern):

@@ -53,8 +53,9 @@ class Probes:
             found = []
             while len(found) < len(paths):
                 found += worker.ask(paths[len(found) :], whole)
-                if len(found) < len(paths):  # it died of the next one
-                    found.append({"error": f"{paths[len(found)]}: {CRASHED}"})
+                if len(found) < len(paths):  # it died, of the next one if that kills another too
+                    path = paths[len(found)]
+                    found += worker.ask([path], whole) or [{"error": f"{path}: {CRASHED}"}]
             return found
         finally:
             self._idle.put(worker)
@@ -85,7 +86,7 @@ class _Worker:
                 if not line.endswith(b"\n"):
                     break
                 answers.append(json.loads(line))
-        except BrokenPipeError:  # it died between two requests; the first file is retried once
+        except BrokenPipeError:  # it died between two requests
             self.stop()
             return self.ask(paths, whole)
         if len(answers) < len(paths):
@@ -144,7 +145,7 @@ def _answer(path, whole):
         if whole:
             answer |= examine(path)
         else:
-            files.read(path, 0, min(found.frames, _FIRST))
+            files.check_samples(files.read(path, 0, min(found.frames, _FIRST)), path)
         return answer
     except InputError as error:
         return {"error": str(error)}

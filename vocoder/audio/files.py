@@ -191,8 +191,10 @@ def write(path, waveform, sample_rate: int, subtype: str = "PCM_16") -> None:
 @contextlib.contextmanager
 def _opened(path):
     try:
-        # As bytes, because names need not be UTF-8, which soundfile makes of strings.
-        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+        # As bytes, because names need not be UTF-8, which soundfile makes of strings. libsndfile
+        # takes 1,024 bytes at most; what is longer, Python opens (and closes with the object).
+        name = path if os.name == "nt" else os.fsencode(path)
+        file = soundfile.SoundFile(open(path, "rb") if len(os.fsencode(path)) > 1000 else name)  # noqa: SIM115
     except (OSError, soundfile.SoundFileError, TypeError) as error:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file") from error

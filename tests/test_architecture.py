@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "data": {"config", "registry", "audio"},
     "training": {"config", "registry", "audio", "data", "generators", "losses"},
 }
-ENTRY_POINTS = {"train", "synthesize", "convert", "__init__"}
+ENTRY_POINTS = {"train", "synthesize", "convert", "check", "__init__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

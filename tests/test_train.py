@@ -226,7 +226,7 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
 def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
     (tmp_path / "corpus").mkdir()
     for i in range(3):
-        tone = 0.3 * np.sin(0.1 * i * np.arange(22050))
+        tone = 0.3 * np.sin(0.1 * (i + 1) * np.arange(22050))
         soundfile.write(tmp_path / f"corpus/{i}.wav", tone, 22050)
     common = [*TINY, "data=folder", "data.root=corpus", f"data.cache={tmp_path}"]
     assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0

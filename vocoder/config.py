@@ -132,6 +132,8 @@ class DataConfig:
         validation_segments: How many segments of the validation files are measured.
         resample: Whether files of another rate are resampled (soxr) instead of refused.
         stereo: "mix" down to mono or "refuse".
+        max_bad_fraction: Share of the files that may be bad (broken, silent, at another rate); they
+            are left out and listed in the run's quarantine.csv. More end the run.
         gain_db: [lowest, highest] random gain of a training segment in dB, or null for none.
         cache: Folder of the corpus indexes; null for the user's cache folder.
         threads: Batches read at a time.
@@ -148,6 +150,7 @@ class DataConfig:
     validation_segments: int = 64
     resample: bool = False
     stereo: str = "mix"
+    max_bad_fraction: float = 0.01
     gain_db: list[float] | None = None
     cache: str | None = None
     threads: int = 2

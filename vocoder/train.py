@@ -49,7 +49,7 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     generator = registry.build(
         registry.GENERATORS, config.generator, "generator", provided=provided
     )
-    pipeline = AudioPipeline(config.data, config.audio, config.seed)
+    pipeline = AudioPipeline(config.data, config.audio, config.seed, run / "quarantine.csv")
 
     trainer = ReconstructionTrainer(generator)
     trainer.compile(

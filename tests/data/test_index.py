@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from vocoder.audio import files
 from vocoder.config import DataConfig
 from vocoder.data import index as indexing
 from vocoder.data.index import Names, build, find, load_corpus, split
@@ -33,15 +32,15 @@ def config(root, tmp_path, **values):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The names of the files whose headers are read."""
+    """The names of the files that are opened."""
     names = []
-    info = files.info
+    look = indexing.Probes.look
 
-    def counting(path):
-        names.append(os.path.basename(path))
-        return info(path)
+    def noting(self, paths):
+        names.extend(map(os.path.basename, paths))
+        return look(self, paths)
 
-    monkeypatch.setattr(indexing.files, "info", counting)
+    monkeypatch.setattr(indexing.Probes, "look", noting)
     return names
 
 
@@ -217,7 +216,8 @@ def test_a_cache_that_cannot_be_written_is_no_end(corpus, tmp_path, caplog):
 @pytest.mark.slow
 def test_memory_of_a_million_files(tmp_path, monkeypatch):
     count = 1_000_000
-    monkeypatch.setattr(indexing.files, "info", lambda path: (100_000, 22050, 1))
+    answer = {"frames": 100_000, "sample_rate": 22050, "channels": 1}
+    monkeypatch.setattr(indexing.Probes, "look", lambda self, paths: [answer] * len(paths))
     listed = (f"speaker{i // 1000:04d}/chapter/{i:07d}.wav".encode() for i in range(count))
     tracemalloc.start()
     index = build(tmp_path, listed, tmp_path / "index.npz")

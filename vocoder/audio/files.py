@@ -5,7 +5,8 @@ Formats are libsndfile's: WAV, FLAC, OGG, MP3, AIFF and more.
 
 import contextlib
 import math
-from pathlib import Path
+import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,14 @@ EXTENSIONS = frozenset(
 # equals the same stretch of the whole file to 1e-6.
 _CONTEXT = 512
 
+# Beyond these a header is taken for broken. Silence in FLAC has almost 5,000 samples a byte.
+_RATES = (1_000, 1_000_000)
+_MOST_PER_BYTE = 10_000
+_LOUDEST = 1000.0
+
+SILENCE = 2.0**-15  # a step of 16 bits: what stays below is silence
+_BLOCK = 1 << 18  # samples of all channels
+
 
 class AudioInfo(NamedTuple):
     """Samples per channel, Hz, and channels of a file."""
@@ -37,10 +46,16 @@ def info(path) -> AudioInfo:
     """What a file's header says.
 
     Raises:
-        InputError: The file isn't there, can't be read as audio, or holds no samples.
+        InputError: The file isn't there, can't be read as audio, holds no samples, or says what
+            can't be: a rate outside 1 kHz to 1 MHz, more samples than fit in its bytes.
     """
     with _opened(path) as file:
-        return AudioInfo(file.frames, file.samplerate, file.channels)
+        found = AudioInfo(file.frames, file.samplerate, file.channels)
+    if not _RATES[0] <= found.sample_rate <= _RATES[1]:
+        raise InputError(f"{path}: can't be read as audio (says it is at {found.sample_rate} Hz)")
+    if found.frames > _MOST_PER_BYTE * os.path.getsize(path):
+        raise InputError(f"{path}: can't be read as audio (says it has {found.frames} samples)")
+    return found
 
 
 def read(path, start: int = 0, frames: int | None = None, stereo: str = "mix") -> np.ndarray:
@@ -62,6 +77,46 @@ def read(path, start: int = 0, frames: int | None = None, stereo: str = "mix") -
     with _opened(path) as file:
         stop = file.frames if frames is None else start + frames
         return _read(file, path, start, stop, stereo)
+
+
+def blocks(path) -> Iterator[np.ndarray]:
+    """The whole of a file at its own rate, in order.
+
+    Yields:
+        (samples,) or (samples, channels), float32, 2^18 values at most.
+
+    Raises:
+        InputError: As in `read`, and for samples that `check_samples` refuses.
+    """
+    with _opened(path) as file:
+        step = max(1, _BLOCK // file.channels)
+        for start in range(0, file.frames, step):
+            samples = _decoded(file, path, start, min(file.frames, start + step))
+            check_samples(samples, path)
+            yield samples
+
+
+def check_samples(samples: np.ndarray, path) -> float:
+    """The peak of some samples of a file.
+
+    Raises:
+        InputError: There are NaN or infinities among them, or they are a thousand times too loud.
+    """
+    peak = max(float(samples.max()), -float(samples.min()))
+    if math.isnan(peak) or math.isinf(peak):  # max and min pass NaN on
+        raise InputError(f"{path}: holds samples that are no numbers")
+    if peak > _LOUDEST:
+        raise InputError(f"{path}: holds samples of {peak:.3g}, where full scale is 1")
+    return peak
+
+
+def is_silent(path) -> bool:
+    """Whether no sample of the file reaches 2^-15; reads up to the first that does.
+
+    Raises:
+        InputError: As in `blocks`.
+    """
+    return all(float(np.abs(samples).max()) < SILENCE for samples in blocks(path))
 
 
 def resampled_length(frames: int, rate: int, sample_rate: int) -> int:
@@ -136,13 +191,18 @@ def write(path, waveform, sample_rate: int, subtype: str = "PCM_16") -> None:
 @contextlib.contextmanager
 def _opened(path):
     try:
-        file = soundfile.SoundFile(path)
+        # As bytes, because names need not be UTF-8, which soundfile makes of strings. libsndfile
+        # takes 1,024 bytes at most; what is longer, Python opens (and closes with the object).
+        name = path if os.name == "nt" else os.fsencode(path)
+        file = soundfile.SoundFile(open(path, "rb") if len(os.fsencode(path)) > 1000 else name)  # noqa: SIM115
     except (OSError, soundfile.SoundFileError, TypeError) as error:
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise InputError(f"{path}: no such file") from error
         reason = getattr(error, "error_string", None) or str(error)
         raise InputError(f"{path}: can't be read as audio ({reason.rstrip('.')})") from error
     with file:
+        if file.channels < 1:
+            raise InputError(f"{path}: has no channels")
         if file.frames < 1:
             raise InputError(f"{path}: holds no samples")
         yield file
@@ -151,6 +211,12 @@ def _opened(path):
 def _read(file, path, start, stop, stereo):
     if file.channels > 1 and stereo == "refuse":
         raise InputError(f"{path}: has {file.channels} channels, and data.stereo=refuse")
+    samples = _decoded(file, path, start, stop)
+    return samples if file.channels == 1 else samples.mean(axis=1)
+
+
+def _decoded(file, path, start, stop):
+    """Samples [start, stop) of all channels."""
     shape = (stop - start,) if file.channels == 1 else (stop - start, file.channels)
     samples = np.empty(shape, np.float32)
     try:
@@ -161,7 +227,7 @@ def _read(file, path, start, stop, stereo):
         raise InputError(f"{path}: can't be read from sample {start} on ({reason})") from error
     if got < len(samples):
         raise InputError(f"{path}: ends at sample {start + got}, before {stop}")
-    return samples if file.channels == 1 else samples.mean(axis=1)
+    return samples
 
 
 def _read_at_rate(file, path, start, stop, sample_rate, stereo):

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +21,14 @@ from tqdm import tqdm
 
 from vocoder.audio import files
 from vocoder.config import DataConfig
+from vocoder.data.probe import Probes
+from vocoder.data.quarantine import Quarantine
 from vocoder.errors import InputError
 
 log = logging.getLogger("vocoder")
 
 _THREADS = 16  # Reading headers waits for the disk or the network, not for the processor.
+_PROBES = 8  # processes that open files
 _CHUNK = 64  # files a task
 
 
@@ -113,17 +116,28 @@ _COLUMNS = {
 }
 
 
-def build(root: Path, names: Iterable[bytes], cache: Path | None = None) -> Index:
+Report = Callable[[str, str], None]
+
+
+def _warn(path, message):
+    log.warning("left out: %s", message)
+
+
+def build(
+    root: Path, names: Iterable[bytes], cache: Path | None = None, report: Report = _warn
+) -> Index:
     """The index of some files, of which only the new and the changed ones are opened.
 
-    A file that can't be read is left out, with a warning.
+    They are opened in other processes. A file that can't be read, or that crashes such a process,
+    is left out and reported.
 
     Args:
         root: Folder of the corpus.
-        names: Relative paths, sorted.
+        names: Relative paths, sorted; `Names` are taken as they are.
         cache: File that holds the index from one run to the next; None for no cache.
+        report: Called with the path of a file that is left out, and a line that says why.
     """
-    names = Names.of(names)
+    names = names if isinstance(names, Names) else Names.of(names)
     old = _load(root, cache)
     columns = {key: np.zeros(len(names), dtype) for key, dtype in _COLUMNS.items()}
     chunks = [slice(i, min(i + _CHUNK, len(names))) for i in range(0, len(names), _CHUNK)]
@@ -141,16 +155,17 @@ def build(root: Path, names: Iterable[bytes], cache: Path | None = None) -> Inde
             columns["size"][i] = stat.st_size if stat else -1
 
     def open_(chunk):
-        for i in chunk:
-            try:
-                found = files.info(path(i))
-            except InputError as error:
-                log.warning("left out: %s", error)
-                continue
-            columns["frames"][i], columns["sample_rate"][i], columns["channels"][i] = found
-        return len(chunk)
+        return chunk, probes.look([path(i) for i in chunk])
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    def note(chunk, found):
+        for i, answer in zip(chunk, found, strict=True):
+            if "error" in answer:
+                report(path(i), answer["error"])
+                continue
+            for key in ("frames", "sample_rate", "channels"):
+                columns[key][i] = answer[key]
+
+    with Probes(min(_PROBES, os.cpu_count() or 1)) as probes, ThreadPoolExecutor(_THREADS) as pool:
         all(pool.map(look, chunks))
         rows = _same_rows(names, old.names) if old else np.full(len(names), -1)
         if old:
@@ -163,8 +178,9 @@ def build(root: Path, names: Iterable[bytes], cache: Path | None = None) -> Inde
         tasks = [fresh[i : i + _CHUNK] for i in range(0, len(fresh), _CHUNK)]
         # `disable=None`: a bar on terminals only.
         with tqdm(total=len(fresh), desc="indexing", unit="file", disable=None) as bar:
-            for done in pool.map(open_, tasks):
-                bar.update(done)
+            for chunk, found in pool.map(open_, tasks):
+                note(chunk, found)
+                bar.update(len(chunk))
 
     index = Index(root, names, **columns)
     readable = index.frames > 0
@@ -249,11 +265,15 @@ def find(root: Path, include: Iterable[str]) -> Iterator[bytes]:
 def _walk(folder, prefix, above):
     # A folder sorts as its name with "/": so whole paths come out in the order of their bytes.
     entries = []
-    with os.scandir(folder) as found:
-        for entry in found:
-            if not entry.name.startswith(b"."):
-                entries.append(entry.name + (b"/" if entry.is_dir() else b""))
-    here = os.stat(folder)
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if not entry.name.startswith(b"."):
+                    entries.append(entry.name + (b"/" if _is_folder(entry) else b""))
+        here = os.stat(folder)
+    except OSError as error:
+        log.warning("left out: %s: the folder can't be read (%s)", os.fsdecode(folder), error)
+        return
     above |= {(here.st_dev, here.st_ino)}
     for name in sorted(entries):
         if not name.endswith(b"/"):
@@ -263,6 +283,13 @@ def _walk(folder, prefix, above):
         there = os.stat(below)
         if (there.st_dev, there.st_ino) not in above:  # a link in a circle
             yield from _walk(below, prefix + name, above)
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself; opening it will say so
+        return False
 
 
 def _as_regex(pattern):
@@ -350,14 +377,21 @@ def split(names: Names, fraction: float) -> np.ndarray:
     return validates
 
 
-def load_corpus(data: DataConfig) -> tuple[Index, Index]:
+def load_corpus(
+    data: DataConfig, sample_rate: int | None = None, quarantine: Quarantine | None = None
+) -> tuple[Index, Index]:
     """Finds the files of a corpus and splits them, as the config says.
+
+    Args:
+        data: Where they are.
+        sample_rate: Files at another rate are left out; None takes any.
+        quarantine: Gets the files that are left out.
 
     Returns:
         The index of the files that train, and of those that validate.
 
     Raises:
-        InputError: Names the key: there is no such folder or list, or no audio.
+        InputError: Names the key: there is no such folder or list, no audio, or too many bad files.
     """
     if not data.root or data.root == "???":
         raise InputError("data.root: missing; give data.root=FOLDER")
@@ -379,7 +413,13 @@ def load_corpus(data: DataConfig) -> tuple[Index, Index]:
         names = sorted({*names, *validation_list})
     lists = [data.train_list or "", data.validation_list or ""]
     key = [str(root.resolve()), *data.include, *lists]
-    index = build(root, names, cache_path(data.cache, *key))
+    names = Names.of(names)
+    quarantine = quarantine or Quarantine(None, max_fraction=1.0)
+    index = build(root, names, cache_path(data.cache, *key), quarantine.add)
+    if sample_rate is not None:
+        index = _of_rate(index, sample_rate, quarantine)
+    quarantine.total = len(names)
+    quarantine.check()
     if not len(index):
         looked = f"patterns {', '.join(data.include)}" if train_list is None else "of the list"
         raise InputError(f"data.root: no audio found below {root} ({looked})")
@@ -399,6 +439,14 @@ def load_corpus(data: DataConfig) -> tuple[Index, Index]:
         if not side.any():
             raise InputError(f"data.{key}: no readable audio is left on this side of the split")
     return index.subset(trains), index.subset(validates)
+
+
+def _of_rate(index, sample_rate, quarantine):
+    wanted = index.sample_rate == sample_rate
+    for i in np.flatnonzero(~wanted):
+        path, rate = index.path(i), index.sample_rate[i]
+        quarantine.add(path, f"{path} is at {rate} Hz, not at audio.sample_rate={sample_rate}")
+    return index if wanted.all() else index.subset(wanted)
 
 
 def _are_in(names, listed):

@@ -16,11 +16,13 @@ from vocoder.audio import MelSpectrogram, files
 from vocoder.config import AudioConfig, DataConfig, nearest_multiple
 from vocoder.data.index import Index, load_corpus
 from vocoder.data.mels import MelFolder
+from vocoder.data.quarantine import Quarantine
 from vocoder.data.segments import Segments
 from vocoder.errors import InputError
 
 LONGEST_UTTERANCE = 10  # seconds, of those that are listened to
 PREFETCH = 8  # batches that wait to be used
+ATTEMPTS = 100  # draws until a segment can be read
 
 
 class AudioPipeline:
@@ -30,6 +32,13 @@ class AudioPipeline:
         data: Where the recordings are and how segments are drawn.
         audio: Sample rate and mel.
         seed: Of which segment comes at which step.
+        quarantine: CSV file that gets the bad files; None for the log alone.
+
+    A segment that can't be read is drawn again, from (seed, step, row, attempt). Whether it can is
+    asked of the file each time, for just this segment: it decodes, its samples are numbers, and it
+    isn't silent in a file that is silent throughout. What this process has seen before plays no
+    part, so a resumed run replaces the same segments by the same ones, as long as the files stay
+    as they are.
 
     Attributes:
         training, held_out: `Side`, the files that train and those that validate.
@@ -39,13 +48,17 @@ class AudioPipeline:
             folder or list is missing, a file has a rate, channels or a mel that aren't wanted.
     """
 
-    def __init__(self, data: DataConfig, audio: AudioConfig, seed: int):
+    def __init__(
+        self, data: DataConfig, audio: AudioConfig, seed: int, quarantine: Path | None = None
+    ):
         _check(data, audio)
         self.data = data
         self.audio = audio
-        sides = load_corpus(data)
+        self.quarantine = Quarantine(quarantine, data.max_bad_fraction)
+        rate = None if data.resample else audio.sample_rate
+        sides = load_corpus(data, rate, self.quarantine)
         for index in sides:
-            _check_files(index, data, audio)
+            _check_channels(index, data)
         self.training, self.held_out = (Side(index, data, audio) for index in sides)
         self.segments = Segments(
             self.training.samples,
@@ -54,6 +67,10 @@ class AudioPipeline:
             seed,
             tuple(data.gain_db) if data.gain_db else None,
         )
+        self._held_out_segments = Segments(
+            self.held_out.samples, data.segment_length, audio.hop_length, seed
+        )
+        self._silent = {}  # path: whether the whole file is, asked once
         self._margins = (0, 0) if data.mels else audio.margins
         self._mel = MelSpectrogram(**(dataclasses.asdict(audio) | {"padding": "valid"}))
 
@@ -86,7 +103,8 @@ class AudioPipeline:
 
         def load(step):
             drawn = self.segments.draw(int(step), batch_size, worker, workers)
-            return self._load(self.training, *drawn)
+            first = int(step) * batch_size + worker * (batch_size // workers)
+            return self._load(self.training, self.segments, first, *drawn)
 
         return self._batches(tf.data.Dataset.counter(start_step), load, batch_size // workers)
 
@@ -108,14 +126,16 @@ class AudioPipeline:
 
         def load(first):
             part = slice(int(first), int(first) + size)
-            return self._load(self.held_out, rows[part], starts[part], gains[part])
+            drawn = rows[part], starts[part], gains[part]
+            return self._load(self.held_out, self._held_out_segments, int(first), *drawn)
 
         return self._batches(tf.data.Dataset.range(0, count, size), load, None)
 
     def utterances(self, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """Some validation utterances to listen to, the first ten seconds of each.
 
-        They are spread evenly over the sorted files, so that not all are of one speaker.
+        They are spread evenly over the sorted files, so that not all are of one speaker. Instead of
+        one that can't be read there is none.
 
         Returns:
             [(relative path, mel (frames, n_mels), waveform (frames * hop_length,)), ...]
@@ -126,31 +146,62 @@ class AudioPipeline:
         for i in np.arange(count) * len(side.index) // max(1, count):
             samples = min(int(side.samples[i]), LONGEST_UTTERANCE * self.audio.sample_rate)
             length = max(1, samples // hop) * hop
-            stretch, mel = self._read(side, i, 0, length)
+            try:
+                stretch, mel = self._read(side, i, 0, length)
+            except _BadFileError as error:
+                self.quarantine.add(side.index.path(i), str(error))
+                continue
             if mel is None:
                 mel = np.asarray(self._mel(stretch[None]))[0]
             left = self._margins[0]
             found.append((side.index.name(i), mel, stretch[left : left + length]))
         return found
 
-    def _read(self, side, i, start, length):
-        """A segment with the margins of its mel, or without, and its mel from a file."""
-        rate, stereo = self.audio.sample_rate, self.data.stereo
-        path = side.index.path(i)
-        stretch = files.read_segment(path, start, length, self._margins, rate, stereo)
+    def _mel_from_file(self, side, i, start, length):
         if side.mels is None:
-            return stretch, None
+            return None
         hop = self.audio.hop_length
-        return stretch, side.mels.read(i, start // hop, length // hop)
+        return side.mels.read(i, start // hop, length // hop)
 
-    def _load(self, side, rows, starts, gains):
+    def _read(self, side, i, start, length):
+        """A segment with the margins of its mel, or without, and its mel from a file.
+
+        Raises:
+            _BadFileError: The recording is at fault.
+            InputError: Its mel is.
+        """
+        path = side.index.path(i)
+        rate, stereo = self.audio.sample_rate, self.data.stereo
+        try:
+            stretch = files.read_segment(path, start, length, self._margins, rate, stereo)
+            if files.check_samples(stretch, path) < files.SILENCE:
+                if path not in self._silent:
+                    self._silent[path] = files.is_silent(path)
+                if self._silent[path]:
+                    raise InputError(f"{path}: silence throughout")
+        except InputError as error:
+            raise _BadFileError(str(error)) from error
+        return stretch, self._mel_from_file(side, i, start, length)
+
+    def _read_or_redraw(self, side, segments, position, i, start):
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._read(side, i, start, self.data.segment_length)
+            except _BadFileError as error:
+                self.quarantine.add(side.index.path(i), str(error))
+                i, start = segments.redraw(position, attempt)
+        raise InputError(f"data.root: no readable segment in {ATTEMPTS} draws")
+
+    def _load(self, side, segments, position, rows, starts, gains):
         """Segments with margins, and their mels if these come from files (else no frames)."""
         length = self.data.segment_length
         frames = length // self.audio.hop_length if side.mels else 0
         stretches = np.empty((len(rows), length + sum(self._margins)), np.float32)
         mels = np.empty((len(rows), frames, self.audio.n_mels), np.float32)
         for j, (i, start) in enumerate(zip(rows, starts, strict=True)):
-            stretches[j], mel = self._read(side, i, int(start), length)
+            stretches[j], mel = self._read_or_redraw(
+                side, segments, position + j, int(i), int(start)
+            )
             if mel is not None:
                 mels[j] = mel
             if gains[j] != 1:
@@ -180,6 +231,10 @@ class AudioPipeline:
         options.experimental_distribute.auto_shard_policy = off
         dataset = numbers.map(batch, num_parallel_calls=self.data.threads)
         return dataset.prefetch(PREFETCH).with_options(options)
+
+
+class _BadFileError(Exception):
+    """A recording that can't be used where it was drawn; the message is one line."""
 
 
 class Side:
@@ -271,6 +326,8 @@ def _check(data, audio):
     for key in ("batch_size", "validation_segments", "threads"):
         if getattr(data, key) < 1:
             raise InputError(f"data.{key}: must be at least 1, not {getattr(data, key)}")
+    if not 0 <= data.max_bad_fraction <= 1:
+        raise InputError(f"data.max_bad_fraction: must be in [0, 1], not {data.max_bad_fraction}")
     if not 0 <= data.validation_fraction < 1:
         raise InputError(
             f"data.validation_fraction: must be in [0, 1), not {data.validation_fraction}"
@@ -285,14 +342,7 @@ def _check(data, audio):
             raise InputError("data.gain_db: mels from data.mels can't follow a gain; use null")
 
 
-def _check_files(index, data, audio):
-    other = np.flatnonzero(index.sample_rate != audio.sample_rate)
-    if len(other) and not data.resample:
-        more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
-        raise InputError(
-            f"data.resample: {index.path(other[0])}{more} is at {index.sample_rate[other[0]]} Hz, "
-            f"not at audio.sample_rate={audio.sample_rate}; data.resample=true resamples"
-        )
+def _check_channels(index, data):
     several = np.flatnonzero(index.channels > 1)
     if len(several) and data.stereo == "refuse":
         raise InputError(

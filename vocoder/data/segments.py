@@ -67,6 +67,23 @@ class Segments:
             gains = (10 ** ((low + (high - low) * uniform) / 20)).astype(np.float32)
         return files, begin, gains
 
+    def redraw(self, position: int, attempt: int) -> tuple[int, int]:
+        """What comes instead of a segment that turned out bad.
+
+        Args:
+            position: Row of the step's batch, plus step times batch size.
+            attempt: From 1 on; another number, another segment.
+
+        Returns:
+            File and first sample.
+        """
+        key = np.array([position, attempt, self.seed % 2**64], np.uint64)
+        noise = _mix(key[:1] ^ _mix(key[1:2] ^ _mix(key[2:])))
+        slot = int(noise[0] % np.uint64(self.slots))
+        file = int(np.searchsorted(self.ends, slot, side="right"))
+        starts = max(0, int(self.frames[file]) - self.segment_length) // self.hop_length + 1
+        return file, int(_mix(noise)[0] % np.uint64(starts)) * self.hop_length
+
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 

@@ -261,13 +261,15 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
 
 
 def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
+    audio = tmp_path / "audio"  # apart from the run, whose samples would be found too
+    audio.mkdir()
     for i in range(3):
         noise = np.random.default_rng(i).uniform(-0.5, 0.5, 22050)
-        soundfile.write(tmp_path / f"{i}.wav", noise, 22050)
-    common = [*TINY, "data=folder", f"data.root={tmp_path}", f"data.cache={tmp_path}/cache"]
+        soundfile.write(audio / f"{i}.wav", noise, 22050)
+    common = [*TINY, "data=folder", f"data.root={audio}", f"data.cache={tmp_path}/cache"]
     assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
     for i in range(3):  # the same size and age, so that the index doesn't notice
-        path = tmp_path / f"{i}.wav"
+        path = audio / f"{i}.wav"
         about = path.stat()
         path.write_bytes(bytes(about.st_size))
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))

@@ -48,12 +48,11 @@ class Quarantine:
         """
         path, message = str(path), " ".join(str(message).splitlines())
         with self._lock:
-            if path in self.messages:
-                return
-            self.messages[path] = message
-            log.warning("left out: %s", message)
-            if self.path is not None and path not in self._written:
-                self._write(path, message.removeprefix(path).lstrip(": "))
+            if path not in self.messages:
+                self.messages[path] = message
+                log.warning("left out: %s", message)
+                if self.path is not None and path not in self._written:
+                    self._write(path, message.removeprefix(path).lstrip(": "))
         self.check()
 
     def check(self) -> None:

@@ -228,3 +228,10 @@ def test_memory_of_a_million_files(tmp_path, monkeypatch):
     assert sum(map(len, sides)) == count
     assert held / count < 300
     assert peak / count < 600
+
+
+def test_samples_of_a_run_are_no_recordings(tmp_path):
+    (tmp_path / "run/samples").mkdir(parents=True)
+    for name in ("a.wav", "run/samples/b.wav", "run/losses.csv", "run/overrides.yaml"):
+        (tmp_path / name).touch()
+    assert list(find(tmp_path, ["**/*"])) == [b"a.wav"]

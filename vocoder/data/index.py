@@ -107,6 +107,9 @@ class Index(NamedTuple):
         return Index(self.root, self.names.kept(keep), **columns)
 
 
+# What a run's folder holds: its samples are no recordings, also where it lies inside the corpus.
+RUN = {b"losses.csv", b"overrides.yaml"}
+
 _COLUMNS = {
     "frames": np.int64,
     "sample_rate": np.int32,
@@ -249,7 +252,8 @@ def _save(index, cache):
 def find(root: Path, include: Iterable[str]) -> Iterator[bytes]:
     """Paths of the audio files below `root` that match a pattern, sorted, one folder at a time.
 
-    Files count by their extension. Hidden files and folders are passed over.
+    Files count by their extension. Hidden files and folders are passed over,
+    and so are the folders of runs.
 
     Args:
         root: Folder; links to folders are followed.
@@ -273,6 +277,8 @@ def _walk(folder, prefix, above):
         here = os.stat(folder)
     except OSError as error:
         log.warning("left out: %s: the folder can't be read (%s)", os.fsdecode(folder), error)
+        return
+    if set(entries) >= RUN:
         return
     above |= {(here.st_dev, here.st_ino)}
     for name in sorted(entries):

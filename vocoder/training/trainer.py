@@ -42,7 +42,8 @@ class ReconstructionTrainer(keras.Model):
         # Scaling the loss scaled its gradients.
         scale = tf.cast(self.optimizer.scale_loss(tf.constant(1.0)), "float32")
         norm = tf.linalg.global_norm(gradients) / scale
-        self.gradient_norm.update_state(norm)
+        finite = tf.math.is_finite(norm)
+        self.gradient_norm.update_state(tf.where(finite, norm, 0.0), tf.cast(finite, "float32"))
         self._apply_if_finite(gradients, loss, norm)
         return self._logs(mel, waveform, y_pred, loss)
 
@@ -54,8 +55,7 @@ class ReconstructionTrainer(keras.Model):
                 self._value_names = names
                 self.step_values = tf.Variable(tf.zeros(len(names)), trainable=False)
         self.step_values.assign(values)
-        # With float16, infinite gradients are a matter of the loss scale, which then is halved.
-        judged = values if self.optimizer.loss_scale_factor is None else tf.gather(values, [0])
+        judged = tf.concat([values[:1], values[2:]], 0) if self._scales_loss else values
 
         def apply():
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
@@ -76,12 +76,16 @@ class ReconstructionTrainer(keras.Model):
     def nonfinite(self) -> list[str]:
         """What was NaN or infinite at the last step, so that it was skipped."""
         values = self.step_values.numpy()
-        found = [
-            name for name, v in zip(self._value_names, values, strict=True) if not np.isfinite(v)
+        return [
+            name
+            for name, value in zip(self._value_names, values, strict=True)
+            if not (np.isfinite(value) or (self._scales_loss and name == "gradient_norm"))
         ]
-        if self.optimizer.loss_scale_factor is not None and "loss" not in found:
-            return []
-        return found
+
+    @property
+    def _scales_loss(self):
+        # With float16, infinite gradients are a matter of the loss scale, which then is halved.
+        return self.optimizer.loss_scale_factor is not None
 
     def test_step(self, data):
         mel, waveform = data

@@ -173,7 +173,8 @@ class TrainerConfig:
         ema_momentum: Of the weights' moving average, which is then what is evaluated and saved;
             null for none.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
-        jit_compile: XLA; slower on CPUs.
+        jit_compile: XLA; slower on CPUs, and on one device only.
+        strategy: "auto", "none", "mirrored" (the GPUs of this machine) or "multi_worker".
         validate_every, checkpoint_every, log_every: Steps.
         keep_checkpoints: How many of the last ones are kept; the best is kept besides.
         samples: How many validation utterances are synthesised at every validation.
@@ -198,6 +199,7 @@ class TrainerConfig:
     ema_momentum: float | None = None
     precision: str = "float32"
     jit_compile: bool = False
+    strategy: str = "auto"
     validate_every: int = 1000
     checkpoint_every: int = 5000
     log_every: int = 100

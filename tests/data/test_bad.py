@@ -119,7 +119,7 @@ def test_what_turns_bad_is_drawn_again_the_same_after_a_resume(fault, make, root
     resumed._silent, resumed.quarantine = {}, Quarantine(None, 0.5)
     for step in (3, 7, 11):
         np.testing.assert_array_equal(waveforms(resumed.train(step), 1)[0], whole[step])
-    shares = [waveforms(resumed.train(5, worker=w, workers=2), 1)[0] for w in range(2)]
+    shares = [waveforms(resumed.train(5, [w], 2), 1)[0] for w in range(2)]
     np.testing.assert_array_equal(np.concatenate(shares), whole[5])
 
 

@@ -81,14 +81,14 @@ def test_repeats_resumes_and_shards(pipeline):
     six = taken(made.train(), 6)
     assert_same(six, taken(pipeline(gain_db=[-6, 6], threads=1).train(), 6))
     assert_same(six[4:], taken(made.train(start_step=4), 2))
-    halves = [taken(made.train(worker=w, workers=2), 6) for w in range(2)]
+    halves = [taken(made.train(shares=[w], of=2), 6) for w in range(2)]
     joined = [
         tuple(map(np.concatenate, zip(*pair, strict=True))) for pair in zip(*halves, strict=True)
     ]
     assert_same(six, joined)
     assert not np.array_equal(six[0][1], taken(pipeline(seed=1).train(), 1)[0][1])
-    with pytest.raises(InputError, match=r"data\.batch_size: 4 can't be shared by 3 workers"):
-        made.train(workers=3)
+    with pytest.raises(InputError, match=r"data\.batch_size: 4 can't be shared by 3 devices"):
+        made.train(of=3)
 
 
 def test_gains_do_not_clip(pipeline):

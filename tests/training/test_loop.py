@@ -56,7 +56,7 @@ def train(folder, marked, parts, **settings):
     config = TrainerConfig(
         max_steps=8, log_every=2, validate_every=4, checkpoint_every=2, samples=0, **settings
     )
-    trainer.compile(build_optimizer(config), loss=multi, metrics=multi.metrics)
+    trainer.compile(build_optimizer(config), loss=multi)
     checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints)
     log = RunLog(folder, ["loss", *(part.name for part in multi.parts)])
     validation = tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5)))
@@ -96,8 +96,8 @@ def test_a_skipped_step_changes_neither_weights_nor_optimizer(tmp_path):
     trainer, _ = train(tmp_path, set(), parts, ema_momentum=0.9)
     before = [np.array(v) for v in (*trainer.trainable_variables, *trainer.optimizer.variables)]
     wave = np.full((2, 128), MARK, np.float32)
-    trainer.train_step((np.zeros((2, 8, 10), np.float32), wave))
-    assert set(trainer.nonfinite) >= {"loss", "poisoned"}
+    logs = trainer.train_step((np.zeros((2, 8, 10), np.float32), wave))
+    assert set(trainer.nonfinite(logs)) >= {"loss", "poisoned"}
     after = (*trainer.trainable_variables, *trainer.optimizer.variables)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)

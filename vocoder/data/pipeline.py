@@ -7,6 +7,7 @@ import math
 import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,53 +84,86 @@ class AudioPipeline:
             f"{len(held_out.index)} ({held_out.duration}) validate"
         )
 
-    def train(self, start_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+    def train(
+        self, start_step: int = 0, shares: Sequence[int] = (0,), of: int = 1
+    ) -> tf.data.Dataset:
         """Endless batches; that of a step is the same whenever and wherever it is made.
 
         Args:
             start_step: The first batch is that of this step.
-            worker, workers: Which share of each step's batch to give.
+            shares, of: Which of the `of` equal parts of each step's batch to give, one after the
+                other.
 
         Returns:
-            Dataset of mel (batch_size / workers, frames, n_mels) and waveform
-            (batch_size / workers, segment_length), float32.
+            Dataset of mel (batch_size / of, frames, n_mels) and waveform
+            (batch_size / of, segment_length), float32.
 
         Raises:
-            InputError: The workers can't share the batch evenly.
+            InputError: The batch can't be shared out evenly.
         """
         batch_size = self.data.batch_size
-        if batch_size % workers:
-            raise InputError(f"data.batch_size: {batch_size} can't be shared by {workers} workers")
+        if batch_size % of:
+            raise InputError(
+                f"data.batch_size: {batch_size} can't be shared by {of} devices; "
+                f"{nearest_multiple(batch_size, of)} can"
+            )
 
-        def load(step):
-            drawn = self.segments.draw(int(step), batch_size, worker, workers)
-            first = int(step) * batch_size + worker * (batch_size // workers)
+        def load(number):
+            step, share = _place(number, shares)
+            drawn = self.segments.draw(start_step + step, batch_size, share, of)
+            first = (start_step + step) * batch_size + share * (batch_size // of)
             return self._load(self.training, self.segments, first, *drawn)
 
-        return self._batches(tf.data.Dataset.counter(start_step), load, batch_size // workers)
+        return self._batches(tf.data.Dataset.counter(), load, batch_size // of)
 
     def files_of(self, step: int) -> list[str]:
         """Relative paths of the files that the batch of a step is read from."""
         rows, *_ = self.segments.draw(step, self.data.batch_size)
         return [self.training.index.name(i) for i in rows]
 
-    def validation(self) -> tf.data.Dataset:
-        """Batches of segments spread evenly over the files held out; the last may be smaller."""
-        length, size = self.data.segment_length, self.data.batch_size
+    @property
+    def validation_steps(self) -> int:
+        """How many batches there are to validate on."""
+        return -(-self._validation_count // self.data.batch_size)
+
+    @property
+    def _validation_count(self):
+        slots = np.maximum(1, self.held_out.samples // self.data.segment_length)
+        return min(self.data.validation_segments, int(slots.sum()))
+
+    def validation(self, shares: Sequence[int] = (0,), of: int = 1) -> tf.data.Dataset:
+        """Batches of segments spread evenly over the files held out, of about equal size.
+
+        Args:
+            shares, of: Which of the `of` nearly equal parts of each batch to give, one after the
+                other.
+
+        Raises:
+            InputError: There are too few segments for so many parts.
+        """
+        length = self.data.segment_length
         slots = np.maximum(1, self.held_out.samples // length)  # without overlap
         ends = np.cumsum(slots)
-        count = min(self.data.validation_segments, int(ends[-1]))
+        count, steps = self._validation_count, self.validation_steps
+        if count // steps < of:
+            raise InputError(
+                f"data.validation_segments: {count} segments in {steps} batches can't be shared by "
+                f"{of} devices; more segments would do (data.validation_fraction), or fewer devices"
+            )
         chosen = np.arange(count) * ends[-1] // count
         rows = np.searchsorted(ends, chosen, side="right")
         starts = (chosen - (ends - slots)[rows]) * length
         gains = np.ones(count, np.float32)
+        # Part j of n of a range begins at j / n of it, so no part is empty.
+        bounds = np.arange(steps * of + 1) * count // (steps * of)
 
-        def load(first):
-            part = slice(int(first), int(first) + size)
+        def load(number):
+            step, share = _place(number, shares)
+            part = slice(*bounds[step * of + share :][:2])
             drawn = rows[part], starts[part], gains[part]
-            return self._load(self.held_out, self._held_out_segments, int(first), *drawn)
+            return self._load(self.held_out, self._held_out_segments, part.start, *drawn)
 
-        return self._batches(tf.data.Dataset.range(0, count, size), load, None)
+        return self._batches(tf.data.Dataset.range(steps * len(shares)), load, None)
 
     def utterances(self, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """Some validation utterances to listen to, the first ten seconds of each.
@@ -226,11 +260,17 @@ class AudioPipeline:
 
         options = tf.data.Options()
         options.deterministic = True
-        # Workers get their shares by `train`'s arguments; nothing is to be split once more.
+        # Devices get their shares by the arguments; nothing is to be split once more.
         off = tf.data.experimental.AutoShardPolicy.OFF
         options.experimental_distribute.auto_shard_policy = off
         dataset = numbers.map(batch, num_parallel_calls=self.data.threads)
         return dataset.prefetch(PREFETCH).with_options(options)
+
+
+def _place(number, shares):
+    """Step and share of an element, where each step has its shares one after the other."""
+    step, i = divmod(int(number), len(shares))
+    return step, shares[i]
 
 
 class _BadFileError(Exception):

@@ -39,19 +39,19 @@ class Segments:
         """How many segments an epoch has."""
         return int(self.ends[-1])
 
-    def draw(self, step: int, batch_size: int, worker: int = 0, workers: int = 1):
+    def draw(self, step: int, batch_size: int, share: int = 0, of: int = 1):
         """The segments of one step.
 
         Args:
             step: From 0 on.
-            batch_size: Segments of all workers together, a multiple of `workers`.
-            worker, workers: Which share of the batch's rows to return.
+            batch_size: Segments of all devices together, a multiple of `of`.
+            share, of: Which of the `of` equal parts of the batch to return.
 
         Returns:
-            Files, first samples, and linear gains, (batch_size / workers,) each.
+            Files, first samples, and linear gains, (batch_size / of,) each.
         """
-        share = batch_size // workers
-        rows = np.arange(worker * share, (worker + 1) * share, dtype=np.uint64)
+        size = batch_size // of
+        rows = np.arange(share * size, (share + 1) * size, dtype=np.uint64)
         position = np.uint64(step) * np.uint64(batch_size) + rows
         epoch, place = np.divmod(position, np.uint64(self.slots))
         seed = _mix(np.array([self.seed % 2**64], np.uint64))
@@ -60,7 +60,7 @@ class Segments:
         starts = np.maximum(0, (self.frames[files] - self.segment_length) // self.hop_length) + 1
         noise = _mix(_mix(position) ^ seed)
         begin = (noise % starts.astype(np.uint64)).astype(np.int64) * self.hop_length
-        gains = np.ones(share, np.float32)
+        gains = np.ones(size, np.float32)
         if self.gain_db is not None:
             low, high = self.gain_db
             uniform = (_mix(noise) >> np.uint64(11)).astype(np.float64) / 2.0**53

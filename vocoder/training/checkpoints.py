@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from vocoder.errors import InputError
-from vocoder.training.trainer import ReconstructionTrainer
+from vocoder.training.trainer import Trainer
 
 FOLDER = "checkpoints"
 GENERATOR = "generator.keras"
@@ -62,24 +62,27 @@ class Checkpoints:
         run: The run's folder.
         trainer: A compiled trainer.
         keep: How many of the last checkpoints stay, beside the best.
+        writes: Whether this process is the one that writes; `save` has to be called in all.
     """
 
-    def __init__(self, run: Path, trainer: ReconstructionTrainer, keep: int):
+    def __init__(self, run: Path, trainer: Trainer, keep: int, writes: bool = True):
         self.run = run
         self.trainer = trainer
         self.keep = keep
+        self.writes = writes
         self.step = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(np.inf, dtype=tf.float64)
-        trainer.optimizer.build(trainer.trainable_variables)  # so that its slots are there to fill
         for partial in (run / FOLDER).glob(".step-*"):  # of a run that was killed while saving
             shutil.rmtree(partial)
-        # The metrics hold the mean of a curve since its last point.
+        # The metrics hold the mean of a curve since its last point. These are copies: reading those
+        # of several workers takes all of them, writing a checkpoint one.
+        self._means = [tf.Variable(variable.numpy()) for variable in trainer.metrics_variables]
         self._state = tf.train.Checkpoint(
             model=trainer.generator,
             optimizer=trainer.optimizer,
             step=self.step,
             best=self.best,
-            metrics=[variable.value for variable in trainer.mean_variables],
+            metrics=self._means,
         )
 
     def restore(self, checkpoint: Path) -> int:
@@ -97,6 +100,8 @@ class Checkpoints:
                 f"trainer.resume: {checkpoint} does not fit this config's generator and optimizer "
                 f"({reason})"
             ) from error
+        for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
+            variable.assign(mean)
         return int(self.step)
 
     def save(self, step: int, loss: float | None) -> None:
@@ -108,6 +113,10 @@ class Checkpoints:
         if loss is not None and loss < float(self.best):
             self.best.assign(loss)
         self.step.assign(step)
+        for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
+            mean.assign(variable.numpy())
+        if not self.writes:
+            return
         final = self.run / FOLDER / f"step-{step:08d}"
         partial = final.with_name(f".{final.name}.partial")
         try:

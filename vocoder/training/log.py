@@ -25,14 +25,15 @@ class RunLog:
 
     Args:
         run: The run's folder.
-        columns: Names of the losses: "loss" (the total) and the parts.
+        columns: Names of the losses: "loss" (the total) and the parts; others have columns anyway.
         start_step: Rows of the CSV after this step are dropped: they belong to steps that a
             resumed run does again.
     """
 
     def __init__(self, run: Path, columns: list[str], start_step: int = 0):
         self.run = run
-        self.columns = ["step", "split", *columns, *TRAINING]
+        losses = [name for name in columns if name not in TRAINING]
+        self.columns = ["step", "split", *losses, *TRAINING]
         run.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in read_losses(run) if int(row["step"]) <= start_step]
         self._rewrite()

@@ -9,12 +9,14 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from vocoder.audio import MelSpectrogram
 from vocoder.config import AudioConfig, TrainerConfig
 from vocoder.errors import InputError
 from vocoder.training.checkpoints import Checkpoints
+from vocoder.training.distribution import several_workers
 from vocoder.training.log import RunLog
 
 log = logging.getLogger("vocoder")
@@ -73,38 +75,48 @@ class TrainingLoop(keras.callbacks.Callback):
             file=sys.stdout,
             disable=not sys.stdout.isatty(),
         )
+        self.model.wishes = {n: tf.Variable(0.0) for n in ("out_of_time", "stopped")}
         if self.start_step == 0:
             self._validate(0)
         self._handle_signals()
         # `fit` now resets the metrics, which a checkpoint may have brought half-full.
-        self._means = [variable.numpy() for variable in self.model.mean_variables]
+        self._means = [variable.numpy() for variable in self.model.metrics_variables]
 
     def on_epoch_begin(self, epoch, logs=None):
-        for variable, value in zip(self.model.mean_variables, self._means, strict=True):
+        for variable, value in zip(self.model.metrics_variables, self._means, strict=True):
             variable.assign(value)
 
     def on_train_batch_end(self, batch, logs=None):
         config, step = self.config, self.start_step + batch + 1
         minutes = (time.monotonic() - self.start) / 60
         out_of_time = config.max_minutes is not None and minutes >= config.max_minutes
+        out_of_time = self._agreed("out_of_time", out_of_time, logs)
+        stopped = self._agreed("stopped", self.stopped, logs)
         last = step >= config.max_steps or out_of_time
         self.bar.update()
-        if bad := self.model.nonfinite:
+        if bad := self.model.nonfinite(logs):
             self._skip(step, bad)
-        elif step % config.log_every == 0 or last:
-            self.bad_steps = 0
-            self._log_curves(step, logs)
         else:
             self.bad_steps = 0
+            if step % config.log_every == 0 or last:
+                self._log_curves(step)
         improved, loss = False, None
         if step % config.validate_every == 0 or last:
             loss = self._validate(step)["loss"]
             improved = loss < float(self.checkpoints.best)
-        if step % config.checkpoint_every == 0 or last or improved or self.stopped:
+        if step % config.checkpoint_every == 0 or last or improved or stopped:
             self.checkpoints.save(step, loss)
-        if last or self.stopped:
+        if last or stopped:
+            self.stopped = stopped
             self.bar.close()
             self.model.stop_training = True
+
+    def _agreed(self, name, mine, logs):
+        """Whether this is to happen now: on all of several workers, once one of them wishes it."""
+        if not several_workers(self.model.distribute_strategy):
+            return mine
+        self.model.wishes[name].assign(float(mine))  # the others read it in the next step
+        return float(logs[name]) > 0
 
     def _skip(self, step, bad):
         """Tells of a step that was skipped, and ends the run if there were too many in a row."""
@@ -133,10 +145,11 @@ class TrainingLoop(keras.callbacks.Callback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, ask)
 
-    def _log_curves(self, step, logs):
+    def _log_curves(self, step):
         now = time.monotonic()
         speed = (step - self.interval_step) / (now - self.interval_start)
-        losses = {name: float(value) for name, value in logs.items()}
+        means = self.model.get_metrics_result()
+        losses = {name: float(value) for name, value in means.items()}
         extra = {
             "learning_rate": float(self.model.optimizer.learning_rate),
             "steps_per_second": speed,

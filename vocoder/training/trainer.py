@@ -1,4 +1,4 @@
-"""The model that `fit` runs: a generator, and how its weights are stepped."""
+"""The models that `fit` runs: a generator, and how its weights are stepped."""
 
 import contextlib
 
@@ -7,22 +7,33 @@ import numpy as np
 import tensorflow as tf
 
 
-class ReconstructionTrainer(keras.Model):
-    """Trains a generator on the distance between what it makes and the recording.
+class Trainer(keras.Model):
+    """What every trainer is: a generator, with steps that are right on any number of devices.
 
-    Batches are (mel, waveform): (batch, frames, n_mels) and (batch, samples). Beside the loss and
-    its parts, the norm of the gradients before clipping is a metric, `gradient_norm`. A step at
-    which one of these is NaN or infinite leaves weights and optimizer as they were.
+    Batches are (mel, waveform): (batch, frames, n_mels) and (batch, samples). A subclass defines
+    `train_step`, which sees the batch of all replicas: what each does with its share runs
+    `on_replicas`, and then their gradients go through `update` together. So gradients are clipped
+    and accumulated after they have been summed, and a NaN on one replica stops the step on all.
+    Keras' own step does these per replica, and its optimizers can't be called in a condition there.
+
+    A step at which a loss, a part or the norm of the gradients is NaN or infinite leaves weights
+    and optimizer as they were. That norm, before clipping, is a metric, `gradient_norm`.
 
     Args:
         generator: A `vocoder.generators.Generator`.
+
+    Attributes:
+        wishes: Variables of this process alone, by name, such as for an end of the run. The logs of
+            a step have their means over all replicas, so that all workers learn of one's wish at
+            the same step.
     """
 
     def __init__(self, generator):
         # Compiling looks at this model's policy to see whether the loss is to be scaled.
         super().__init__(name="trainer", dtype=generator.dtype_policy)
         self.generator = generator
-        self.step_values = None  # of the last step: see `nonfinite`
+        self.wishes = {}
+        self.total = keras.metrics.Mean("loss", dtype="float32")
         self.gradient_norm = keras.metrics.Mean("gradient_norm", dtype="float32")
         if not generator.built:
             generator.build((None, None, generator.n_mels))
@@ -31,82 +42,110 @@ class ReconstructionTrainer(keras.Model):
     def call(self, mel, training=False):
         return self.generator(mel, training=training)
 
-    def train_step(self, data):
-        mel, waveform = data
-        with tf.GradientTape() as tape:
-            y_pred = self(mel, training=True)
-            loss = self.compute_loss(mel, waveform, y_pred, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        # Scaling the loss scaled its gradients.
-        scale = tf.cast(self.optimizer.scale_loss(tf.constant(1.0)), "float32")
-        norm = tf.linalg.global_norm(gradients) / scale
-        finite = tf.math.is_finite(norm)
-        self.gradient_norm.update_state(tf.where(finite, norm, 0.0), tf.cast(finite, "float32"))
-        self._apply_if_finite(gradients, loss, norm)
-        return self._logs(mel, waveform, y_pred, loss)
+    def compile(self, optimizer, **arguments):
+        super().compile(optimizer, **arguments)
+        self.optimizer.build(self.trainable_variables)  # so that its slots are there to restore
 
-    def _apply_if_finite(self, gradients, loss, norm):
-        names = ["loss", "gradient_norm", *self.loss.values]
-        values = tf.stack([loss, norm, *self.loss.values.values()])
-        if self.step_values is None:
-            with tf.init_scope():
-                self._value_names = names
-                self.step_values = tf.Variable(tf.zeros(len(names)), trainable=False)
-        self.step_values.assign(values)
-        judged = tf.concat([values[:1], values[2:]], 0) if self._scales_loss else values
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            self.train_function = self._function(self.train_step)
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            self.test_function = self._function(self.test_step)
+
+    def _function(self, step):
+        if self.run_eagerly:
+            return lambda iterator: step(next(iterator))
+        compiled = tf.function(step, jit_compile=self.jit_compile, autograph=False)
+        return tf.function(lambda iterator: compiled(next(iterator)), autograph=False)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing, since all variables are there already.
+
+        Keras' own fails under `MultiWorkerMirroredStrategy`, and so does the mean that its step
+        functions take over the logs of the replicas: github.com/keras-team/keras/issues/20585. Here
+        the logs are read outside of the replicas, where TensorFlow sums the state of metrics.
+        """
+
+    def on_replicas(self, function, *arguments):
+        """Runs `function` on every replica, with its part of the arguments."""
+        return self.distribute_strategy.run(function, args=arguments)
+
+    def update(self, optimizer, variables, gradients, values):
+        """Steps an optimizer, if everything is finite.
+
+        Args:
+            optimizer: Built for `variables`.
+            gradients: Of the loss that Keras has scaled for replicas and precision, per replica.
+            values: What the step computed, scalars by name, per replica.
+
+        Returns:
+            The means of `values` and `wishes` over the replicas, and the `gradient_norm`.
+        """
+        strategy = self.distribute_strategy
+        destinations = [variable.value for variable in variables]
+        pairs = list(zip(gradients, destinations, strict=True))
+        gradients = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+        # Scaling the loss scaled its gradients.
+        scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), "float32")
+        norm = tf.linalg.global_norm([tf.convert_to_tensor(g) for g in gradients]) / scale
+        logs = self._means(values) | {"gradient_norm": norm}
+        judged = [value for name, value in logs.items() if self._is_judged(name)]
 
         def apply():
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
             return True
 
-        tf.cond(tf.reduce_all(tf.math.is_finite(judged)), apply, lambda: False)
+        tf.cond(tf.reduce_all(tf.math.is_finite(tf.stack(judged))), apply, lambda: False)
+        finite = tf.math.is_finite(norm)
+        counted = tf.where(finite, norm, 0.0), tf.cast(finite, "float32")
+        self.on_replicas(lambda *counted: self.gradient_norm.update_state(*counted), *counted)
+        return logs
 
-    @property
-    def mean_variables(self) -> list[keras.Variable]:
-        """The state of all metrics, in a fixed order.
+    def _means(self, values):
+        """The means over all replicas, in one reduction."""
+        names = [*values, *self.wishes]
+        vector = self.on_replicas(lambda v: tf.stack([*v.values(), *self.wishes.values()]), values)
+        reduced = self.distribute_strategy.reduce(tf.distribute.ReduceOp.MEAN, vector, axis=None)
+        return dict(zip(names, tf.unstack(reduced, len(names)), strict=True))
 
-        `metrics_variables` lacks those of the parts until Keras has built its list of metrics.
-        """
-        metrics = {metric.name: metric for metric in (*self.metrics, *self.loss.metrics)}
-        return [variable for name in sorted(metrics) for variable in metrics[name].variables]
-
-    @property
-    def nonfinite(self) -> list[str]:
-        """What was NaN or infinite at the last step, so that it was skipped."""
-        values = self.step_values.numpy()
-        return [
-            name
-            for name, value in zip(self._value_names, values, strict=True)
-            if not (np.isfinite(value) or (self._scales_loss and name == "gradient_norm"))
-        ]
-
-    @property
-    def _scales_loss(self):
+    def _is_judged(self, name):
         # With float16, infinite gradients are a matter of the loss scale, which then is halved.
-        return self.optimizer.loss_scale_factor is not None
+        return name != "gradient_norm" or self.optimizer.loss_scale_factor is None
+
+    def nonfinite(self, logs) -> list[str]:
+        """What was NaN or infinite in the logs of a step, so that it was skipped."""
+        return [n for n, value in logs.items() if self._is_judged(n) and not np.isfinite(value)]
 
     def test_step(self, data):
-        mel, waveform = data
-        y_pred = self(mel, training=False)
-        loss = self.compute_loss(mel, waveform, y_pred, training=False)
-        logs = self._logs(mel, waveform, y_pred, loss)
+        self.on_replicas(self._test_replica, data)
+        logs = self.get_metrics_result()
         logs.pop("gradient_norm")
         return logs
 
-    def _logs(self, mel, waveform, y_pred, loss):
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        for metric in self.metrics:
-            if metric.name == "loss":  # Keras' own tracker of the total
-                metric.update_state(loss * replicas, sample_weight=tf.shape(mel)[0])
-        return self.compute_metrics(mel, waveform, y_pred)
+    def _test_replica(self, data):
+        self._loss(*data, training=False)
+
+    def _loss(self, mel, waveform, training):
+        """The loss, as Keras scales it for replicas, of which the mean is kept."""
+        loss = self.loss(waveform, self(mel, training=training))
+        self.total.update_state(self._unscaled(loss), sample_weight=tf.shape(mel)[0])
+        return loss
+
+    def _unscaled(self, loss):
+        return loss * self.distribute_strategy.num_replicas_in_sync
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The means that a curve shows: of the total, of every part, and of the gradient's norm."""
+        return [self.total, *self.loss.metrics, self.gradient_norm]
 
     @contextlib.contextmanager
     def averaged_weights(self):
-        """Puts the weights' moving averages in their place, if the optimizer keeps any."""
+        """Puts the weights' moving averages in their place, if there are any yet."""
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not (optimizer.use_ema and optimizer.built):
+        if not optimizer.use_ema or optimizer.iterations.numpy() == 0:  # until then they are 0
             yield
             return
         # `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which loses bits.
@@ -119,3 +158,18 @@ class ReconstructionTrainer(keras.Model):
         finally:
             for variable, value in zip(self.trainable_variables, trained, strict=True):
                 variable.assign(value)
+
+
+class ReconstructionTrainer(Trainer):
+    """Trains a generator on the distance between what it makes and the recording."""
+
+    def train_step(self, data):
+        gradients, values = self.on_replicas(self._gradients, data)
+        return self.update(self.optimizer, self.trainable_variables, gradients, values)
+
+    def _gradients(self, data):
+        with tf.GradientTape() as tape:
+            loss = self._loss(*data, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        return gradients, {"loss": self._unscaled(loss), **self.loss.values}

@@ -45,6 +45,7 @@ def needed(option: Path) -> list[str]:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_builds(option):
+    from vocoder.discriminators.build import build_discriminators
     from vocoder.losses.build import build_multi_loss
     from vocoder.training.optimizer import build_optimizer
 
@@ -55,6 +56,7 @@ def test_every_option_composes_and_builds(option):
         registry.GENERATORS, config.generator, "generator", provided=provided
     )
     assert generator.hop_length == config.audio.hop_length
+    build_discriminators(config.discriminator, config.trainer.precision)
     loss = build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
     assert any(part.weight for part in loss.parts)
     build_optimizer(config.trainer)
@@ -117,6 +119,11 @@ MISTAKES = {
     "generator.name=hifigun": "generator.name: unknown 'hifigun'; did you mean 'hifigan'",
     "+generator.chanels=3": "generator.chanels: unknown",
     "~generator.name": "generator.name: missing .known: hifigan",
+    "discriminator=mpd": "mpd",
+    "+discriminator.parts.x=3": "discriminator.parts.x: must be a mapping",
+    "+discriminator.parts.x={name: multi_per}": "discriminator.parts.x.name: unknown 'multi",
+    "+discriminator.parts.x={name: multi_scale, norms: []}": "discriminator.parts.x.norms: ",
+    "+discriminator.part=3": "discriminator.part: unknown",
     "loss.terms.mel.weight=-1": "loss.terms.mel.weight: must be 0 or more",
     "loss.terms.mel.weight=x": "loss.terms.mel.weight: ",
     "loss.terms.mel.loss=mell": "loss.terms.mel.loss: unknown 'mell'; did you mean 'mel'",
@@ -135,6 +142,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_mistakes_are_told_by_key(override):
+    from vocoder.discriminators.build import build_discriminators
     from vocoder.losses.build import build_multi_loss
     from vocoder.training.optimizer import build_optimizer
 
@@ -145,6 +153,7 @@ def test_mistakes_are_told_by_key(override):
         config = RunConfig.from_omegaconf(composed(*overrides))
         provided = {"audio": dataclasses.asdict(config.audio)}
         registry.build(registry.GENERATORS, config.generator, "generator", provided=provided)
+        build_discriminators(config.discriminator)
         build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
         build_optimizer(config.trainer)
     assert len(str(error.value).splitlines()) == 1

@@ -17,6 +17,12 @@ GENERATORS = {
     "hifigan": "vocoder.generators.hifigan:HiFiGAN",
 }
 
+DISCRIMINATORS = {
+    "multi_period": "vocoder.discriminators.multi_period:MultiPeriodDiscriminator",
+    "multi_scale": "vocoder.discriminators.multi_scale:MultiScaleDiscriminator",
+    "multi_resolution": "vocoder.discriminators.multi_resolution:MultiResolutionDiscriminator",
+}
+
 LOSSES = {
     "waveform_l1": "vocoder.losses.waveform:WaveformL1Loss",
     "mel": "vocoder.losses.mel:MelLoss",

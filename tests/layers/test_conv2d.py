@@ -89,19 +89,15 @@ def test_is_saved_whole(norm, rng, tmp_path):
     assert len(twin.weights) == len(model.weights) == {"weight": 3, "spectral": 4, None: 2}[norm]
 
 
-def test_replicas_keep_the_same_singular_vectors(rng):
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("needs the two logical devices that conftest.py sets up")
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+def test_replicas_keep_the_same_singular_vectors(two_replicas, rng):
+    with two_replicas.scope():
         layer = conv2d(6, (1, 5), norm="spectral")
         layer.build((None, 1, None, 4))
     alone = conv2d(6, (1, 5), norm="spectral")
     alone.build((None, 1, None, 4))
     alone.set_weights(layer.get_weights())
     x = rng.standard_normal((1, 1, 9, 4)).astype(np.float32)
-    strategy.run(tf.function(lambda: layer(x, training=True)))
+    two_replicas.run(tf.function(lambda: layer(x, training=True)))
     alone(x, training=True)
-    for one in strategy.experimental_local_results(layer.u.value):
+    for one in two_replicas.experimental_local_results(layer.u.value):
         np.testing.assert_allclose(one, alone.u, atol=1e-6)

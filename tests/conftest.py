@@ -50,6 +50,24 @@ def two_replicas():
 
 
 @pytest.fixture(scope="session")
+def original_discriminators():
+    """HiFi-GAN's discriminators with the golden weights. Not to be changed."""
+    from hifigan_recipe import fill
+
+    from vocoder.discriminators import (
+        Discriminators,
+        MultiPeriodDiscriminator,
+        MultiScaleDiscriminator,
+    )
+
+    discriminators = Discriminators([MultiPeriodDiscriminator(), MultiScaleDiscriminator()])
+    discriminators.build()
+    for part in discriminators.parts:
+        fill(part)
+    return discriminators
+
+
+@pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
     """A folder of four recordings at 22,050 Hz."""
     folder = tmp_path_factory.mktemp("recordings")

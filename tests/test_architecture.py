@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "errors": set(),
     "registry": set(),
     "config": set(),
-    "safe_files": {"config", "registry"},
+    "safe_files": {"config", "registry", "discriminators"},
     "audio": {"config", "registry"},
     "layers": {"config", "registry", "audio"},
     "generators": {"config", "registry", "audio", "layers"},

@@ -91,6 +91,14 @@ def test_names():
     }
 
 
+def test_lengths_may_be_unknown_while_tracing(make, rng):
+    discriminator, y = make(), waveforms(rng, samples=2047)
+    traced = tf.function(discriminator, input_signature=[tf.TensorSpec((None, None))])
+    expected = arrays(discriminator(y))
+    for name, features in arrays(traced(y)).items():
+        np.testing.assert_allclose(features[-1], expected[name][-1], atol=1e-5)
+
+
 def test_examples_do_not_mix(make, rng):
     discriminator, y = make(), waveforms(rng, 3)
     together, alone = arrays(discriminator(y)), arrays(discriminator(y[1:2]))

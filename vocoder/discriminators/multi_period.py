@@ -102,6 +102,6 @@ class MultiPeriodDiscriminator(Discriminator):
 
 def fold(waveform, period):
     """(batch, samples) -> (batch, period, time, 1), reflected at the end to a whole period."""
-    waveform = pad_reflect(waveform, 0, -waveform.shape[1] % period)
-    columns = ops.reshape(waveform, (-1, waveform.shape[1] // period, period, 1))
+    waveform = pad_reflect(waveform, 0, -ops.shape(waveform)[1] % period)
+    columns = ops.reshape(waveform, (-1, ops.shape(waveform)[1] // period, period, 1))
     return ops.transpose(columns, (0, 2, 1, 3))

@@ -40,6 +40,34 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
+def two_replicas():
+    """A strategy of two devices; one for all tests, as two in one process mix their messages up."""
+    import tensorflow as tf
+
+    if len(tf.config.list_logical_devices("CPU")) < 2:
+        pytest.skip("needs the two logical devices that are set up above")
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
+def original_discriminators():
+    """HiFi-GAN's discriminators with the golden weights. Not to be changed."""
+    from hifigan_recipe import fill
+
+    from vocoder.discriminators import (
+        Discriminators,
+        MultiPeriodDiscriminator,
+        MultiScaleDiscriminator,
+    )
+
+    discriminators = Discriminators([MultiPeriodDiscriminator(), MultiScaleDiscriminator()])
+    discriminators.build()
+    for part in discriminators.parts:
+        fill(part)
+    return discriminators
+
+
+@pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
     """A folder of four recordings at 22,050 Hz."""
     folder = tmp_path_factory.mktemp("recordings")

@@ -1,4 +1,4 @@
-"""Layers, generators, losses and audio run on Keras' other backends, with the same numbers."""
+"""Networks, losses and audio run on Keras' other backends, with the same numbers."""
 
 import importlib.util
 import os
@@ -13,8 +13,10 @@ import sys
 import numpy as np
 import keras
 from vocoder.audio import MelSpectrogram
+from vocoder.discriminators import *
 from vocoder.generators import HiFiGAN
 from vocoder.losses import *
+from vocoder.losses.build import build_discriminator_loss, build_multi_loss
 
 rng = np.random.default_rng(0)
 true, pred = (0.1 * rng.standard_normal((2, 2, 4096))).astype("float32")
@@ -25,12 +27,41 @@ losses = [WaveformL1Loss(), MelLoss(), MultiResolutionMelLoss(), STFTLoss(),
 out["losses"] = [float(loss(true, pred)) for loss in losses]
 multi = MultiLoss([LossCfg(loss, 1 + i, str(i)) for i, loss in enumerate(losses)])
 out["multi"] = [float(multi(true, pred))] + [float(m.result()) for m in multi.metrics]
+
+
+def scramble(model, scale):
+    for i, variable in enumerate(model.trainable_variables):
+        values = scale * np.random.default_rng(i).standard_normal(variable.shape)
+        variable.assign((values + (variable.name == "g")).astype("float32"))
+
+
+discriminators = Discriminators([
+    MultiPeriodDiscriminator((2, 3), (4, 8), (5, 5), (3, 1)),
+    MultiScaleDiscriminator(("spectral", "weight"), (8, 8), (15, 41), (1, 4), (1, 4)),
+    MultiResolutionDiscriminator(channels=(4,) * 5),
+    MultiResolutionDiscriminator((256,), (64,), (256,), spectrum="complex", bands=(0, 0.3, 1),
+                                 peak=0.8, channels=(4,) * 5, name="bands"),
+])
+discriminators.build()
+scramble(discriminators, 0.3)
+for layer in discriminators._flatten_layers():
+    if hasattr(layer, "u"):
+        layer.u.assign(np.full(layer.u.shape, layer.u.shape[0] ** -0.5))
+discriminators(true, training=True)
+real, fake = discriminators(true), discriminators(pred)
+for name, maps in fake.items():
+    out[name + "_score"] = maps[-1]
+terms = {"l1": {"loss": "mae"}, "relative": {"loss": "feature_matching", "relative": True},
+         "features": {"loss": "feature_matching"}, "adversarial": {"loss": "hinge"}}
+multi = build_multi_loss({"terms": terms}, 22050, 4096, discriminators.sub_discriminators)
+other = build_discriminator_loss(multi)
+out["gan"] = [float(multi({"waveform": true, "features": real},
+                          {"waveform": pred, "features": fake})), float(other(real, fake))]
+out["gan_parts"] = [float(value) for loss in (multi, other) for value in loss.values.values()]
 for name, head in (("plain", {}), ("istft", {"istft_n_fft": 16, "istft_hop_length": 4})):
     generator = HiFiGAN((8, 4), (16, 8), 16, **head, weight_norm=True)
     generator.build((None, None, 80))
-    for i, variable in enumerate(generator.trainable_variables):
-        values = np.random.default_rng(i).standard_normal(variable.shape)
-        variable.assign((0.1 * values + (variable.name == "g")).astype("float32"))
+    scramble(generator, 0.1)
     out[name] = generator(mel)
     out[name + "_folded"] = generator.folded()(mel)
 np.savez(sys.argv[1], **{k: np.array(keras.ops.convert_to_numpy(v)) for k, v in out.items()})

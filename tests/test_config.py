@@ -40,12 +40,17 @@ def needed(option: Path) -> list[str]:
         return extra
     if name == "44k_128":  # a hop of 512
         return ["generator.istft_hop_length=64", "generator.istft_n_fft=256"]
+    if group == "loss" and (name == "hifigan" or name.endswith("_gan")):
+        return ["discriminator=small"]
+    if group == "discriminator" and name != "none":
+        return ["loss=hifigan"]
     return []
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_builds(option):
-    from vocoder.losses.build import build_multi_loss
+    from vocoder.discriminators.build import build_discriminators
+    from vocoder.losses.build import build_discriminator_loss, build_multi_loss
     from vocoder.training.optimizer import build_optimizer
 
     override = f"{option.parent.name}={option.stem}"
@@ -55,7 +60,11 @@ def test_every_option_composes_and_builds(option):
         registry.GENERATORS, config.generator, "generator", provided=provided
     )
     assert generator.hop_length == config.audio.hop_length
-    loss = build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
+    discriminators = build_discriminators(config.discriminator, config.trainer.precision)
+    subs = discriminators.sub_discriminators if discriminators else ()
+    loss = build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length, subs)
+    if discriminators:
+        build_discriminator_loss(loss)
     assert any(part.weight for part in loss.parts)
     build_optimizer(config.trainer)
 
@@ -117,6 +126,12 @@ MISTAKES = {
     "generator.name=hifigun": "generator.name: unknown 'hifigun'; did you mean 'hifigan'",
     "+generator.chanels=3": "generator.chanels: unknown",
     "~generator.name": "generator.name: missing .known: hifigan",
+    "loss=hifigan": "loss.terms.feature_matching: needs discriminators; discriminator=mpd_msd",
+    "discriminator=mpd": "mpd",
+    "+discriminator.parts.x=3": "discriminator.parts.x: must be a mapping",
+    "+discriminator.parts.x={name: multi_per}": "discriminator.parts.x.name: unknown 'multi",
+    "+discriminator.parts.x={name: multi_scale, norms: []}": "discriminator.parts.x.norms: ",
+    "+discriminator.part=3": "discriminator.part: unknown",
     "loss.terms.mel.weight=-1": "loss.terms.mel.weight: must be 0 or more",
     "loss.terms.mel.weight=x": "loss.terms.mel.weight: ",
     "loss.terms.mel.loss=mell": "loss.terms.mel.loss: unknown 'mell'; did you mean 'mel'",
@@ -135,6 +150,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_mistakes_are_told_by_key(override):
+    from vocoder.discriminators.build import build_discriminators
     from vocoder.losses.build import build_multi_loss
     from vocoder.training.optimizer import build_optimizer
 
@@ -145,6 +161,7 @@ def test_mistakes_are_told_by_key(override):
         config = RunConfig.from_omegaconf(composed(*overrides))
         provided = {"audio": dataclasses.asdict(config.audio)}
         registry.build(registry.GENERATORS, config.generator, "generator", provided=provided)
+        build_discriminators(config.discriminator)
         build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
         build_optimizer(config.trainer)
     assert len(str(error.value).splitlines()) == 1

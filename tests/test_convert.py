@@ -10,6 +10,7 @@ import pytest
 import vocoder
 from vocoder import convert
 from vocoder.errors import InputError
+from vocoder.safe_files import load_discriminators
 
 GOLDEN = Path(__file__).parent / "golden"
 torch = pytest.importorskip("torch", reason="pip install vocoder[torch]")
@@ -89,6 +90,118 @@ def test_config_that_does_not_fit(checkpoint):
     del settings["hop_size"], settings["num_mels"]
     with pytest.raises(InputError, match="c.json: .*hop_size, num_mels missing"):
         converted()
+
+
+class Stack(torch.nn.Module):
+    """One of the original's sub-discriminators, narrow: its convolutions and its scores."""
+
+    def __init__(self, cls, tail, channels, kernels, strides, groups, norm):
+        super().__init__()
+        before = [1, *channels[:-1]]
+        self.convs = torch.nn.ModuleList(
+            norm(cls(i, o, (k, *tail), (s, *tail), (k // 2, *([0] * len(tail))), groups=g))
+            for i, o, k, s, g in zip(before, channels, kernels, strides, groups, strict=True)
+        )
+        padding = (1, *([0] * len(tail)))
+        self.conv_post = norm(cls(channels[-1], 1, (3, *tail), padding=padding))
+
+    def forward(self, x):
+        for convolution in self.convs:
+            x = torch.nn.functional.leaky_relu(convolution(x), 0.1)
+        return self.conv_post(x)
+
+
+class Several(torch.nn.Module):
+    def __init__(self, stacks):
+        super().__init__()
+        self.discriminators = torch.nn.ModuleList(stacks)
+
+
+def originals(new_names):
+    """A narrow MPD and MSD with random weights, under the names of older or newer PyTorch."""
+    utils = torch.nn.utils.parametrizations if new_names else torch.nn.utils
+    weight, spectral = utils.weight_norm, utils.spectral_norm
+    period = (torch.nn.Conv2d, (1,), (4, 8, 8, 8, 8), (5,) * 5, (3, 3, 3, 3, 1), (1,) * 5)
+    kernels, groups = (15, 41, 41, 41, 41, 41, 5), (1, 2, 4, 4, 4, 4, 1)
+    scale = (torch.nn.Conv1d, (), (8,) * 7, kernels, (1, 2, 2, 4, 4, 1, 1), groups)
+    mpd = Several([Stack(*period, weight) for _ in range(5)])
+    msd = Several([Stack(*scale, spectral), Stack(*scale, weight), Stack(*scale, weight)])
+    for module in (mpd, msd):
+        for name, parameter in module.named_parameters():
+            if name.endswith(("weight_g", "original0")):
+                parameter.data *= 1 + torch.rand_like(parameter)
+    return mpd, msd
+
+
+def saved(path, mpd, msd):
+    optimizer = torch.optim.AdamW(mpd.parameters()).state_dict()
+    loaded = {"mpd": mpd.state_dict(), "msd": msd.state_dict()}
+    loaded |= {"optim_g": optimizer, "optim_d": optimizer, "steps": 3, "epoch": 1}
+    torch.save(loaded, path)
+    return loaded
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("new_names", [False, True])
+def test_discriminators_go_on_as_the_original(new_names, rng, tmp_path, capsys):
+    mpd, msd = originals(new_names)
+    saved(tmp_path / "do_00000003", mpd, msd)
+    config = files("hifigan_tiny_rb2")[1]
+    out = tmp_path / "discriminators.keras"
+    convert.main([str(tmp_path / "do_00000003"), str(config), str(out)])
+    told = capsys.readouterr().out
+    assert "optim_g, optim_d, steps, epoch left out" in told
+    count = sum(p.numel() for module in (mpd, msd) for p in module.parameters())
+    assert f"{count:,} parameters" in told
+
+    discriminators = load_discriminators(out)
+    wave = rng.standard_normal((2, 770)).astype(np.float32)
+    # In training, a call first takes the singular vectors on: u and v came along. Newer PyTorch
+    # begins with u instead of v, which makes a difference until they have settled.
+    training = not new_names
+    maps = discriminators(wave, training=training)
+    scores = {name: np.asarray(features[-1])[..., 0] for name, features in maps.items()}
+    pool = torch.nn.AvgPool1d(4, 2, padding=2)
+    with torch.no_grad():
+        signal = torch.tensor(wave)[:, None]
+        for period, one in zip((2, 3, 5, 7, 11), mpd.train(training).discriminators, strict=True):
+            whole = torch.nn.functional.pad(signal, (0, -770 % period), "reflect")
+            expected = one(whole.reshape(2, 1, -1, period))[:, 0].transpose(1, 2)
+            np.testing.assert_allclose(scores[f"mpd_{period}"], expected, atol=1e-4)
+        for scale, one in zip((1, 2, 4), msd.train(training).discriminators, strict=True):
+            signal = pool(signal) if scale > 1 else signal
+            np.testing.assert_allclose(scores[f"msd_{scale}"], one(signal), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_every_fault_of_discriminators_is_told(tmp_path):
+    path = tmp_path / "do_3"
+    loaded = saved(path, *originals(False))
+    del loaded["mpd"]["discriminators.1.conv_post.bias"]
+    del loaded["msd"]["discriminators.0.convs.2.weight_u"]
+    loaded["msd"]["discriminators.3.conv_post.bias"] = torch.zeros(1)
+    loaded["mpd"]["discriminators.4.convs.1.weight_v"] = torch.zeros(8, 4, 3, 1)
+    torch.save(loaded, path)
+    config, out = files("hifigan_tiny_rb2")[1], tmp_path / "o.keras"
+    with pytest.raises(InputError) as error:
+        convert.convert(path, config, out)
+    lines = str(error.value).splitlines()
+    for fault in (
+        "mpd.discriminators.1.conv_post.bias is missing",
+        "msd.discriminators.0.convs.2.weight_u is missing",
+        "msd.discriminators.3.conv_post.bias has no place",
+        "mpd.discriminators.4.convs.1.weight_v has shape (8, 4, 3, 1), not (8, 4, 5, 1)",
+    ):
+        assert sum(fault in line for line in lines) == 1, (fault, lines)
+    assert len(lines) == 4 and not out.exists()
+    for name in [name for name in loaded["mpd"] if ".convs.4." in name]:
+        del loaded["mpd"][name]
+    torch.save(loaded, path)
+    with pytest.raises(InputError, match="do_3: mpd: strides: 5 of them for 4 channels"):
+        convert.convert(path, config, out)
+    torch.save({"mpd": 3, "msd": loaded["msd"]}, path)
+    with pytest.raises(InputError, match='do_3: has no "mpd"'):
+        convert.convert(path, config, out)
 
 
 class Evil:

@@ -99,6 +99,39 @@ def test_good_files_load(head, weight_norm, dtype, tmp_path):
         vocoder.load(tmp_path / "folded.keras")
 
 
+@pytest.fixture(scope="module")
+def good_discriminators(tmp_path_factory):
+    from vocoder.discriminators import Discriminators, MultiPeriodDiscriminator
+
+    path = tmp_path_factory.mktemp("good") / "discriminators.keras"
+    discriminators = Discriminators([MultiPeriodDiscriminator((2,), (4,), (5,), (3,))])
+    discriminators.build()
+    discriminators.save(path)
+    return path
+
+
+def test_discriminators_are_no_generators_and_the_reverse(folder, good, good_discriminators):
+    loaded = safe_files.load_discriminators(good_discriminators)
+    assert loaded.sub_discriminators == ["mpd_2"]
+    refused(good, "no discriminators of vocoder", load=safe_files.load_discriminators)
+    refused(good_discriminators, "no generator of vocoder")
+
+
+def test_hostile_parts_of_discriminators(folder, good, good_discriminators):
+    part = config_of(good_discriminators)["config"]["parts"][0]
+    lambda_layer = {"class_name": "Lambda", "module": "keras.layers", "config": {}}
+    for name, parts, message in (
+        ("lambda", [part, lambda_layer], "Lambda"),
+        ("generator", [config_of(good)], "not a model that can be loaded"),
+        ("argument", [part | {"config": {"periods": [lambda_layer]}}], "Lambda"),
+        ("path", [part | {"module": "os", "registered_name": None}], "os.MultiPeriod"),
+    ):
+        config = config_of(good_discriminators)
+        config["config"]["parts"] = parts
+        path = rewritten(good_discriminators, folder / f"{name}.keras", config)
+        refused(path, message, load=safe_files.load_discriminators)
+
+
 def touching(x):
     __import__("pathlib").Path("touched").touch()
     return x

@@ -211,10 +211,14 @@ class TrainerConfig:
 
 @dataclasses.dataclass
 class RunConfig:
-    """Everything that makes a run; `generator` and `loss` are nodes for the registry."""
+    """Everything that makes a run.
+
+    `generator`, `discriminator` and `loss` are nodes for the registry.
+    """
 
     audio: AudioConfig
     generator: dict[str, Any]
+    discriminator: dict[str, Any]
     loss: dict[str, Any]
     data: DataConfig
     trainer: TrainerConfig
@@ -241,6 +245,7 @@ class RunConfig:
         config = cls(
             audio=_typed(AudioConfig, plain["audio"], "audio"),
             generator=plain["generator"],
+            discriminator=plain["discriminator"],
             loss=plain["loss"],
             data=_typed(DataConfig, plain["data"], "data"),
             trainer=_typed(TrainerConfig, plain["trainer"], "trainer"),

@@ -17,12 +17,21 @@ GENERATORS = {
     "hifigan": "vocoder.generators.hifigan:HiFiGAN",
 }
 
+DISCRIMINATORS = {
+    "multi_period": "vocoder.discriminators.multi_period:MultiPeriodDiscriminator",
+    "multi_scale": "vocoder.discriminators.multi_scale:MultiScaleDiscriminator",
+    "multi_resolution": "vocoder.discriminators.multi_resolution:MultiResolutionDiscriminator",
+}
+
 LOSSES = {
     "waveform_l1": "vocoder.losses.waveform:WaveformL1Loss",
     "mel": "vocoder.losses.mel:MelLoss",
     "multi_resolution_mel": "vocoder.losses.mel:MultiResolutionMelLoss",
     "stft": "vocoder.losses.stft:STFTLoss",
     "multi_resolution_stft": "vocoder.losses.stft:MultiResolutionSTFTLoss",
+    "least_squares": "vocoder.losses.adversarial:LeastSquaresLoss",
+    "hinge": "vocoder.losses.adversarial:HingeLoss",
+    "feature_matching": "vocoder.losses.feature_matching:FeatureMatchingLoss",
     "mean_absolute_error": "keras.losses:MeanAbsoluteError",
     "mae": "keras.losses:MeanAbsoluteError",
     "mean_squared_error": "keras.losses:MeanSquaredError",

@@ -1,4 +1,4 @@
-"""Generators from strangers: a `.keras` file is checked whole before any of it is deserialised.
+"""Networks from strangers: a `.keras` file is checked whole before any of it is deserialised.
 
 Keras' safe mode stands behind these checks. What is promised is in SECURITY.md.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from vocoder import registry
 from vocoder.errors import InputError
 
-# Bytes of a file and of all its members unpacked. HiFi-GAN V1, the largest here, has 56 MB.
+# Bytes of a file and of all its members unpacked. HiFi-GAN's discriminators have 283 MB.
 SIZE_LIMIT = 4 * 2**30
 CONFIG_LIMIT = 2**20  # bytes of config.json; ours have a thousand
 # Keras packs nothing, and weights that somebody packed hardly shrink.
@@ -35,12 +35,37 @@ PLAIN = {"__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice_
 def load_generator(path):
     """Loads a generator from a `.keras` file, for inference.
 
-    Keras gets a private archive of the very bytes that were checked: whoever changes `path`
-    meanwhile, or lets two readers see two things in one zip file, changes nothing.
-
     Raises:
         InputError: It is no model, holds what is not allowed (named in the message), or its model
             is no generator of this package.
+    """
+    return _load(
+        path, _classes(registry.GENERATORS), "generator of vocoder with its audio settings"
+    )
+
+
+def load_discriminators(path):
+    """Loads `vocoder.discriminators.Discriminators` from a `.keras` file, to train on with.
+
+    Raises:
+        InputError: As for `load_generator`.
+    """
+    from vocoder.discriminators import Discriminators
+
+    _classes(registry.DISCRIMINATORS)
+    return _load(path, {Discriminators}, "discriminators of vocoder")
+
+
+def _classes(table):
+    """The classes of a table of the registry; finding them registers them and their layers."""
+    return {registry.find(table, name, "name") for name in table}
+
+
+def _load(path, classes, what):
+    """Loads a model of one of the classes.
+
+    Keras gets a private archive of the very bytes that were checked: whoever changes `path`
+    meanwhile, or lets two readers see two things in one zip file, changes nothing.
     """
     import keras
 
@@ -48,14 +73,11 @@ def load_generator(path):
     config, weights = _read(path)
     config.pop("compile_config", None)  # never used
     _check_objects(path, config)
-    generators = {
-        registry.find(registry.GENERATORS, name, "generator") for name in registry.GENERATORS
-    }
-    if _registered(config) not in generators:
-        raise InputError(f"{path}: no generator of vocoder with its audio settings")
+    if _registered(config) not in classes:
+        raise InputError(f"{path}: no {what}")
     _check_weights(path, weights)
     with tempfile.TemporaryDirectory() as folder:
-        private = Path(folder) / "generator.keras"
+        private = Path(folder) / "model.keras"
         with zipfile.ZipFile(private, "w") as archive:
             archive.writestr("config.json", json.dumps(config))
             archive.writestr("model.weights.h5", weights)
@@ -108,7 +130,7 @@ def _check_members(path, members):
             raise InputError(f"{path}: member {name!r} is a symbolic link; refused")
         if name not in MEMBERS:
             known = ", ".join(sorted(MEMBERS))
-            raise InputError(f"{path}: member {name!r} is no part of a generator (known: {known})")
+            raise InputError(f"{path}: member {name!r} is no part of a network (known: {known})")
         if name in names:
             raise InputError(f"{path}: holds {name!r} twice; refused")
         names.add(name)
@@ -153,8 +175,6 @@ def _registered(node):
 
 def _check_objects(path, config):
     """Refuses whatever Keras would make that is on no allow-list; imports nothing it names."""
-    for name in registry.GENERATORS:  # registers them and their layers
-        registry.find(registry.GENERATORS, name, "generator")
     waiting = [config]
     while waiting:
         node = waiting.pop()

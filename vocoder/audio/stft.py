@@ -9,8 +9,8 @@ def pad_reflect(x, left: int, right: int):
     return ops.pad(x, [[0, 0], [left, right]], mode="reflect")
 
 
-def power_spectrogram(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):
-    """Squared magnitudes of the STFT with a periodic Hann window.
+def stft(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):
+    """The STFT with a periodic Hann window.
 
     Args:
         x: (batch, samples), float32.
@@ -18,11 +18,16 @@ def power_spectrogram(x, n_fft: int, hop_length: int, win_length: int, center: b
         center: Reflect n_fft / 2 samples at both ends; otherwise the frames lie within `x`.
 
     Returns:
-        (batch, frames, n_fft / 2 + 1).
+        Real and imaginary parts, each (batch, frames, n_fft / 2 + 1).
     """
     # Our own window, since TensorFlow's, computed in float32, is off by up to 2e-7.
     window = hann(win_length).astype("float32")
-    real, imaginary = ops.stft(x, win_length, hop_length, n_fft, window=window, center=center)
+    return ops.stft(x, win_length, hop_length, n_fft, window=window, center=center)
+
+
+def power_spectrogram(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):
+    """Squared magnitudes of `stft`, (batch, frames, n_fft / 2 + 1)."""
+    real, imaginary = stft(x, n_fft, hop_length, win_length, center)
     return ops.square(real) + ops.square(imaginary)
 
 

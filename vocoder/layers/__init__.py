@@ -1,1 +1,1 @@
-"""What generators share."""
+"""What generators and discriminators share."""

@@ -11,8 +11,12 @@ from keras import ops
 
 def normalise(v, g):
     """`g * v / ||v||`: (..., channels) and (channels,) -> (..., channels)."""
-    norm = ops.sqrt(ops.sum(ops.square(ops.cast(v, "float32")), axis=(0, 1)))
+    norm = _norm(ops.cast(v, "float32"))
     return v * ops.cast(ops.cast(g, "float32") / norm, v.dtype)
+
+
+def _norm(v):
+    return ops.sqrt(ops.sum(ops.square(v), axis=tuple(range(len(v.shape) - 1))))
 
 
 def default_kernel():
@@ -20,8 +24,11 @@ def default_kernel():
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
-class _WeightNorm:
-    """Makes `kernel` a function of the variables `v` and `g`; `v` is what the parent creates."""
+class WeightNorm:
+    """Makes `kernel` a function of the variables `v` and `g`; `v` is what the parent creates.
+
+    To be mixed into one of Keras' convolutions, before it.
+    """
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -29,8 +36,12 @@ class _WeightNorm:
             name="g",
             shape=(self.v.shape[-1],),
             # The kernel starts as v, at v's own norm.
-            initializer=lambda shape, dtype: ops.sqrt(ops.sum(ops.square(self.v), axis=(0, 1))),
+            initializer=lambda shape, dtype: _norm(self.v),
         )
+
+    @property
+    def v(self):
+        return self._kernel
 
     @property
     def kernel(self):
@@ -44,25 +55,17 @@ class _WeightNorm:
 
 
 @keras.saving.register_keras_serializable("vocoder")
-class WeightNormConv1D(_WeightNorm, keras.layers.Conv1D):
+class WeightNormConv1D(WeightNorm, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with weight normalisation."""
-
-    @property
-    def v(self):
-        return self._kernel
 
 
 @keras.saving.register_keras_serializable("vocoder")
-class WeightNormConv1DTranspose(_WeightNorm, keras.layers.Conv1DTranspose):
+class WeightNormConv1DTranspose(WeightNorm, keras.layers.Conv1DTranspose):
     """`keras.layers.Conv1DTranspose` with weight normalisation."""
 
-    @property
-    def kernel(self):
-        return normalise(self.v, self.g)
-
-    @kernel.setter
+    @WeightNorm.kernel.setter
     def kernel(self, variable):
-        self.v = variable
+        self._kernel = variable
 
 
 def conv1d(filters, kernel_size, *, weight_norm, **arguments):
@@ -92,7 +95,7 @@ def fold_weights(source, target):
         source, target: Two built models that differ in weight normalisation alone.
     """
     for layer, twin in zip(source._flatten_layers(), target._flatten_layers(), strict=True):
-        if isinstance(layer, _WeightNorm):
+        if isinstance(layer, WeightNorm):
             bias = [layer.bias] if layer.use_bias else []
             twin.set_weights([ops.convert_to_numpy(w) for w in [layer.kernel, *bias]])
         else:  # the layer's own variables; those of its sublayers come in their turn

@@ -1,21 +1,32 @@
-"""From the `loss` node of a config to a `MultiLoss`."""
+"""From the `loss` node of a config to the `MultiLoss` of a generator and of its discriminators."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from keras import ops
 
 from vocoder import registry
 from vocoder.errors import InputError
+from vocoder.losses.adversarial import AdversarialLoss, ScoreAccuracy
 from vocoder.losses.multi import LossCfg, MultiLoss
 
+# The entries of y_true and y_pred where there are discriminators.
+WAVEFORM, FEATURES = "waveform", "features"
 
-def build_multi_loss(node: Mapping, sample_rate: int, segment_length: int) -> MultiLoss:
+
+def build_multi_loss(
+    node: Mapping, sample_rate: int, segment_length: int, sub_discriminators: Sequence[str] = ()
+) -> MultiLoss:
     """Builds the parts of `{terms: {NAME: {loss: LOSS, weight: W, argument: value, ...}, ...}}`.
+
+    Without discriminators it is called with two waveforms. With them, y_true and y_pred are
+    `{"waveform": (batch, samples), "features": discriminators(waveform)}`, and a term on feature
+    maps is a `MultiLoss` of its own with an equal part for each sub-discriminator.
 
     Args:
         node: The `loss` node; every term is one part, under its own name.
         sample_rate: Hz, for the losses that need it and don't say their own.
         segment_length: Samples of a training segment, on which every part is tried.
+        sub_discriminators: Their names, `Discriminators.sub_discriminators`.
 
     Raises:
         InputError: Names the key.
@@ -32,15 +43,16 @@ def build_multi_loss(node: Mapping, sample_rate: int, segment_length: int) -> Mu
         weight = term.pop("weight", 1.0)
         provided = {"sample_rate": sample_rate, "name": name}
         loss = registry.build(registry.LOSSES, term, key, name_key="loss", provided=provided)
+        if getattr(loss, "of_features", False):
+            if not sub_discriminators:
+                raise InputError(f"{key}: needs discriminators; discriminator=mpd_msd, for example")
+            loss = MultiLoss([LossCfg(loss, 1.0, sub, of=sub) for sub in sub_discriminators], name)
+            of = FEATURES
+        else:
+            _try(loss, key, segment_length)
+            of = WAVEFORM if sub_discriminators else None
         try:
-            loss(ops.zeros((1, segment_length)), ops.zeros((1, segment_length)))
-        except Exception as error:  # each backend has its own for a window that is too long
-            raise InputError(
-                f"{key}: can't be computed on data.segment_length={segment_length} samples; "
-                "shorter windows or a longer segment would do"
-            ) from error
-        try:
-            parts.append(LossCfg(loss, weight, name))
+            parts.append(LossCfg(loss, weight, name, of))
         except (TypeError, ValueError) as error:
             reason = str(error).removeprefix("weight: ")
             raise InputError(f"{key}.weight: {reason}") from error
@@ -54,3 +66,42 @@ def build_multi_loss(node: Mapping, sample_rate: int, segment_length: int) -> Mu
         return MultiLoss(parts)
     except ValueError as error:
         raise InputError(f"loss.terms: {error}") from error
+
+
+def build_discriminator_loss(generator_loss: MultiLoss) -> MultiLoss:
+    """The discriminators' side of a generator's adversarial term.
+
+    It is called with `discriminators(waveform)` of recordings and of what is synthesised. Its one
+    part, `discriminator`, has a part of its own for each sub-discriminator, summed, and two that
+    are watched: `accuracy_real` and `accuracy_synthesised`, the shares of scores on the right side.
+
+    Args:
+        generator_loss: Of `build_multi_loss`, with discriminators.
+
+    Raises:
+        InputError: There is no adversarial term, or more than one.
+    """
+    terms = [part.loss.parts for part in generator_loss.parts if part.of == FEATURES]
+    terms = [parts for parts in terms if isinstance(parts[0].loss, AdversarialLoss)]
+    if len(terms) != 1:
+        raise InputError(
+            f"loss.terms: discriminators need one adversarial term, not {len(terms)}; "
+            "+loss.terms.adversarial={loss: least_squares, weight: 1} adds one"
+        )
+    (parts,) = terms
+    kind = parts[0].loss
+    sides = [LossCfg(kind.discriminator_loss(), 1.0, part.name, part.of) for part in parts]
+    watched = [
+        LossCfg(ScoreAccuracy(side, kind.threshold), 0.0) for side in ("real", "synthesised")
+    ]
+    return MultiLoss([LossCfg(MultiLoss(sides + watched), 1.0, "discriminator")])
+
+
+def _try(loss, key, segment_length):
+    try:
+        loss(ops.zeros((1, segment_length)), ops.zeros((1, segment_length)))
+    except Exception as error:  # each backend has its own for a window that is too long
+        raise InputError(
+            f"{key}: can't be computed on data.segment_length={segment_length} samples; "
+            "shorter windows or a longer segment would do"
+        ) from error

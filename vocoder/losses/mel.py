@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from vocoder.audio.mel import log_compress, mel_filterbank
-from vocoder.audio.stft import power_spectrogram
+from vocoder.audio.stft import pad_reflect, power_spectrogram
 from vocoder.config import check_log, check_window
 
 
@@ -12,8 +12,7 @@ from vocoder.config import check_log, check_window
 class MelLoss(keras.losses.Loss):
     """L1 distance of log-mel spectrograms at one resolution, as in HiFi-GAN.
 
-    Called with two waveforms (batch, samples); one value an example. Frames are centred and
-    reflected at the ends; Hann window.
+    Called with two waveforms (batch, samples); one value an example. Hann window.
 
     Args:
         sample_rate, fmin, fmax: Hz; `fmax=None` is half the sample rate.
@@ -24,6 +23,8 @@ class MelLoss(keras.losses.Loss):
         linear_weight: Factor of the L1 distance of the mel magnitudes themselves, added to that of
             their logarithms.
         htk, norm: As in `librosa.filters.mel`.
+        padding: Reflected at each end: "center" (n_fft / 2 samples, as in librosa) or "same"
+            ((n_fft - hop_length) / 2, HiFi-GAN's).
 
     Raises:
         ValueError: "argument: reason".
@@ -43,6 +44,7 @@ class MelLoss(keras.losses.Loss):
         linear_weight=0.0,
         htk=False,
         norm="slaney",
+        padding="center",
         name="mel",
         reduction="sum_over_batch_size",
         dtype=None,
@@ -60,8 +62,11 @@ class MelLoss(keras.losses.Loss):
         self.linear_weight = linear_weight
         self.htk = htk
         self.norm = norm
+        self.padding = padding
         check_window(self.n_fft, self.hop_length, self.win_length)
         check_log(log, floor)
+        if padding not in ("center", "same"):
+            raise ValueError(f'padding: must be "center" or "same", not {padding!r}')
         if linear_weight < 0:
             raise ValueError(f"linear_weight: must be 0 or more, not {linear_weight}")
         self._filterbank = mel_filterbank(sample_rate, n_fft, n_mels, fmin, fmax, htk, norm)
@@ -76,7 +81,11 @@ class MelLoss(keras.losses.Loss):
         return ops.mean(distance, axis=(1, 2))
 
     def _mel(self, y):
-        power = power_spectrogram(y, self.n_fft, self.hop_length, self.win_length)
+        center = self.padding == "center"
+        if not center:
+            left = (self.n_fft - self.hop_length) // 2
+            y = pad_reflect(y, left, self.n_fft - self.hop_length - left)
+        power = power_spectrogram(y, self.n_fft, self.hop_length, self.win_length, center)
         # 1e-9 under the root, as in HiFi-GAN, keeps the gradient finite at silence.
         return ops.matmul(ops.sqrt(power + 1e-9), ops.convert_to_tensor(self._filterbank))
 
@@ -94,6 +103,7 @@ class MelLoss(keras.losses.Loss):
             "linear_weight": self.linear_weight,
             "htk": self.htk,
             "norm": self.norm,
+            "padding": self.padding,
         }
 
 

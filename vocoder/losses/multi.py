@@ -5,6 +5,13 @@ part's metric, and returns the weighted sum.
 
     multi = MultiLoss([LossCfg("mse", 1.0), LossCfg(MelLoss(), 45.0, "mel")])
     model.compile(optimizer, loss=multi, metrics=multi.metrics)
+
+A part can take one entry of a structured output, and can itself be a MultiLoss:
+
+    scores = MultiLoss([LossCfg("mse", of="low"), LossCfg("mse", of="high")])
+    multi = MultiLoss([LossCfg(MelLoss(), 45.0, "mel", of="waveform"),
+                       LossCfg(scores, 1.0, "scores", of="features")])
+    multi({"waveform": w, "features": {"low": a, "high": b}}, {...})
 """
 
 import dataclasses
@@ -30,6 +37,7 @@ class LossCfg:
             (y_true, y_pred), or a serialised loss (dict).
         weight: Factor in the total, 0 or more. With 0 the part is shown but not trained on.
         name: Its name in logs; None for the loss's own.
+        of: Which entry of y_true and y_pred it takes, if these are mappings; None for all of it.
 
     Raises:
         ValueError: The weight is negative or not a number.
@@ -38,6 +46,7 @@ class LossCfg:
     loss: keras.losses.Loss | str | Callable | Mapping[str, Any]
     weight: float = 1.0
     name: str | None = None
+    of: str | None = None
 
     def __post_init__(self):
         self.loss = _as_loss(self.loss)
@@ -57,7 +66,8 @@ class MeanParts(keras.metrics.Mean):
     """
 
     def __init__(self, name, key=None, dtype=None):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=name.replace("/", "_"), dtype=dtype)  # a scope's name has no slash
+        self.name = name
         self.key = key
 
     def update_state(self, *args, **kwargs):
@@ -81,7 +91,11 @@ class MeanParts(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable("vocoder")
 class MultiLoss(keras.losses.Loss):
-    """Weighted sum of losses of one output.
+    """Weighted sum of losses of one output, which may be a structure.
+
+    A part that is a MultiLoss is shown with its own parts, as "part/inner part"; the weights of
+    these count in its value. It is computed for the outermost MultiLoss, whose metrics and values
+    alone are filled.
 
     Args:
         parts: `LossCfg` objects, or their serialised form (dicts).
@@ -89,8 +103,9 @@ class MultiLoss(keras.losses.Loss):
         key: Set when a saved loss is loaded, to find its metrics.
 
     Attributes:
-        metrics: One `MeanParts` a part, for `compile(metrics=...)`.
-        values: The unweighted values of the last call, by name.
+        metrics: One `MeanParts` a part, those of nested ones after their own, for
+            `compile(metrics=...)`.
+        values: The unweighted values of the last call, by the metrics' names.
 
     Raises:
         ValueError: No parts, or two of one name.
@@ -101,7 +116,7 @@ class MultiLoss(keras.losses.Loss):
         self.parts = [p if isinstance(p, LossCfg) else LossCfg(**p) for p in parts]
         if not self.parts:
             raise ValueError("parts: a MultiLoss needs at least one")
-        names = [part.name for part in self.parts]
+        names = self._names()
         for name in names:
             if names.count(name) > 1 or name == "loss":
                 raise ValueError(f"name: {name!r} is taken; give each LossCfg a name of its own")
@@ -110,26 +125,47 @@ class MultiLoss(keras.losses.Loss):
         self.values = {}
         _METRICS.update({(self.key, metric.name): metric for metric in self.metrics})
 
+    def _names(self):
+        names = []
+        for part in self.parts:
+            inner = part.loss._names() if isinstance(part.loss, MultiLoss) else []
+            names += [part.name, *(f"{part.name}/{name}" for name in inner)]
+        return names
+
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The weighted sum, a scalar.
 
         Args:
-            y_true, y_pred: What the parts take; (batch, samples) for those of this package.
+            y_true, y_pred: What the parts take: (batch, samples) for the waveform losses of this
+                package, or mappings of which each part takes its `of`.
             sample_weight: As in Keras, (batch,) or what the parts broadcast.
         """
-        examples = ops.shape(y_pred)[0]
-        total = 0.0
-        for part, metric in zip(self.parts, self.metrics, strict=True):
-            # A part of weight 0 takes no backward pass, and its NaN doesn't reach the total.
-            prediction = y_pred if part.weight else ops.stop_gradient(y_pred)
-            value = part.loss(y_true, prediction, sample_weight)
+        total, self.values = self._compute(y_true, y_pred, sample_weight)
+        examples = ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        for metric in self.metrics:
+            metric.mean_update_state(self.values[metric.name], examples)
+        return total
+
+    def _compute(self, y_true, y_pred, sample_weight):
+        """The weighted sum, and the unweighted values of the parts by name."""
+        total, values = 0.0, {}
+        for part in self.parts:
+            true, pred = (y if part.of is None else y[part.of] for y in (y_true, y_pred))
+            if not part.weight:
+                # It takes no backward pass, and its NaN doesn't reach the total.
+                pred = keras.tree.map_structure(ops.stop_gradient, pred)
+            inner = {}
+            if isinstance(part.loss, MultiLoss):
+                value, inner = part.loss._compute(true, pred, sample_weight)
+            else:
+                value = part.loss(true, pred, sample_weight)
             # Keras divides every loss by the number of replicas, so that their sum is the mean.
             # The total has to stay so; what is shown is undone.
-            self.values[part.name] = unscale_loss_for_distribution(value)
-            metric.mean_update_state(self.values[part.name], examples)
+            values[part.name] = unscale_loss_for_distribution(value)
+            values |= {f"{part.name}/{name}": of_part for name, of_part in inner.items()}
             if part.weight:
                 total = total + part.weight * value
-        return ops.convert_to_tensor(total, dtype=self.dtype)
+        return ops.convert_to_tensor(total, dtype=self.dtype), values
 
     def get_config(self):
         return {
@@ -138,6 +174,7 @@ class MultiLoss(keras.losses.Loss):
                     "loss": keras.losses.serialize(part.loss),
                     "weight": part.weight,
                     "name": part.name,
+                    "of": part.of,
                 }
                 for part in self.parts
             ],

@@ -1,0 +1,134 @@
+"""What every discriminator is, and several of them as one."""
+
+import keras
+from keras import ops
+
+from vocoder.layers.conv2d import NORMS, conv2d
+
+
+class Discriminator(keras.Model):
+    """A network from waveforms, (batch, samples), to the feature maps of sub-discriminators.
+
+    `discriminator(waveform)` is {sub-discriminator: [feature map, ..., score]}: the batch is the
+    first axis of every map, the channels are the last, and the score, the map of the last
+    convolution, is float32. `training=True` only lets spectral normalisation iterate; otherwise a
+    call changes nothing.
+
+    A subclass has explicit constructor arguments, which its `get_config` returns.
+
+    Attributes:
+        sub_discriminators: Their names, each beginning with the discriminator's.
+    """
+
+    sub_discriminators: list[str]
+
+    def __init__(self, name, dtype):
+        # The waveform stays float32 whatever the precision; each convolution casts what it gets.
+        super().__init__(name=name, dtype=dtype, autocast=False)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype_policy.name}
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class Discriminators(Discriminator):
+    """Several discriminators as one: it has all their sub-discriminators.
+
+    Args:
+        parts: `Discriminator` objects, or their serialised form (dicts).
+        name, dtype: As in every Keras model; the parts keep their own dtype.
+
+    Raises:
+        ValueError: "parts: reason".
+    """
+
+    def __init__(self, parts, name="discriminators", dtype=None):
+        super().__init__(name, dtype)
+        self.parts = [
+            keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
+            for part in parts
+        ]
+        if not self.parts:
+            raise ValueError("parts: there must be at least one")
+        self.sub_discriminators = [name for part in self.parts for name in part.sub_discriminators]
+        for name in self.sub_discriminators:
+            if self.sub_discriminators.count(name) > 1:
+                raise ValueError(f"parts: {name} is there twice; give the parts different names")
+
+    def build(self, input_shape=None):
+        for part in self.parts:
+            if not part.built:
+                part.build(input_shape)
+        self.built = True
+
+    def call(self, waveform, training=False):
+        maps = {}
+        for part in self.parts:
+            maps |= part(waveform, training=training)
+        return maps
+
+    def get_config(self):
+        parts = [keras.saving.serialize_keras_object(part) for part in self.parts]
+        return super().get_config() | {"parts": parts}
+
+
+class ConvStack(keras.layers.Layer):
+    """Convolutions with leaky ReLUs between them: one sub-discriminator, or a part of one.
+
+    Args:
+        channels: Of each convolution.
+        kernel_sizes: Of each convolution, two odd numbers.
+        strides: Of each convolution, two numbers.
+        groups: Of each convolution; None for one group each.
+        norm: "weight", "spectral" or None.
+        slope: Of the leaky ReLU after every convolution.
+    """
+
+    def __init__(self, channels, kernel_sizes, strides, groups, norm, slope, **arguments):
+        super().__init__(**arguments)
+        self.slope = slope
+        self.convolutions = [
+            conv2d(filters, size, stride, groups=group, norm=norm, dtype=self.dtype_policy)
+            for filters, size, stride, group in zip(
+                channels, kernel_sizes, strides, groups or [1] * len(channels), strict=True
+            )
+        ]
+
+    def build(self, input_shape):
+        shape = tuple(input_shape)
+        for convolution in self.convolutions:
+            convolution.build(shape)
+            shape = (*shape[:-1], convolution.filters)
+        self.built = True
+
+    def call(self, x):
+        """The maps after each leaky ReLU."""
+        maps = []
+        for convolution in self.convolutions:
+            x = ops.leaky_relu(convolution(x), negative_slope=self.slope)
+            maps.append(x)
+        return maps
+
+
+def score_convolution(kernel_size, norm, dtype):
+    """The last convolution, to one channel."""
+    return conv2d(1, kernel_size, norm=norm, dtype=dtype)
+
+
+def check_norm(argument, norm):
+    """Raises `ValueError("argument: reason")` for an unknown norm."""
+    if norm not in NORMS:
+        raise ValueError(f'{argument}: must be "weight", "spectral" or null, not {norm!r}')
+
+
+def check_stack(odd, **lists):
+    """Raises `ValueError("argument: reason")` unless the lists are of one length and sizes odd."""
+    (first, reference), *others = lists.items()
+    if not reference:
+        raise ValueError(f"{first}: there must be at least one")
+    for name, values in others:
+        if len(values) != len(reference):
+            raise ValueError(f"{name}: {len(values)} of them for {len(reference)} {first}")
+    for size in odd:
+        if size % 2 == 0:
+            raise ValueError(f"kernel_sizes: {size} is not odd")

@@ -181,6 +181,12 @@ class TrainerConfig:
         max_bad_steps: How many steps in a row may be skipped because a loss or the gradient was NaN
             or infinite.
         resume: A run folder to go on from, or "auto": this run's own if it has a checkpoint.
+        pretrained, pretrained_discriminators: `.keras` files (for the generator a run, too) whose
+            weights a new run begins with; of the networks that the config describes.
+        discriminator_start: Step up to which the generator learns from reconstruction alone.
+        discriminator_warmup: Steps after it in which only the discriminators meet the new losses.
+        discriminator_learning_rate: Null for `learning_rate`; the schedule is the same, counted in
+            the discriminators' own steps.
     """
 
     max_steps: int = 1_000_000
@@ -207,6 +213,11 @@ class TrainerConfig:
     samples: int = 3
     max_bad_steps: int = 10
     resume: str | None = None
+    pretrained: str | None = None
+    pretrained_discriminators: str | None = None
+    discriminator_start: int = 0
+    discriminator_warmup: int = 0
+    discriminator_learning_rate: float | None = None
 
 
 @dataclasses.dataclass
@@ -273,7 +284,12 @@ class RunConfig:
         for key in (*at_least_one, "keep_checkpoints", "gradient_accumulation_steps"):
             if getattr(trainer, key) < 1:
                 raise InputError(f"trainer.{key}: must be at least 1, not {getattr(trainer, key)}")
-        for key in ("learning_rate", "global_clipnorm", "max_minutes"):
+        for key in (
+            "learning_rate",
+            "discriminator_learning_rate",
+            "global_clipnorm",
+            "max_minutes",
+        ):
             value = getattr(trainer, key)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"trainer.{key}: must be above 0, not {value}")
@@ -291,9 +307,29 @@ class RunConfig:
                 f"trainer.warmup_steps: {trainer.warmup_steps} must be below trainer.max_steps "
                 f"({trainer.max_steps})"
             )
-        for key in ("weight_decay", "samples", "warmup_steps", "max_bad_steps"):
+        for key in (
+            "weight_decay",
+            "samples",
+            "warmup_steps",
+            "max_bad_steps",
+            "discriminator_start",
+            "discriminator_warmup",
+        ):
             if getattr(trainer, key) < 0:
                 raise InputError(f"trainer.{key}: must be 0 or more, not {getattr(trainer, key)}")
+        if self.discriminator.get("parts"):
+            left = trainer.max_steps - trainer.discriminator_start
+            if left <= trainer.warmup_steps:
+                raise InputError(
+                    f"trainer.discriminator_start: {trainer.discriminator_start} leaves {left} of "
+                    f"trainer.max_steps={trainer.max_steps} to the discriminators, which is not "
+                    f"more than trainer.warmup_steps ({trainer.warmup_steps})"
+                )
+        elif trainer.pretrained_discriminators:
+            raise InputError(
+                "trainer.pretrained_discriminators: there are no discriminators to begin with them;"
+                " discriminator=mpd_msd, for example"
+            )
         if trainer.precision not in PRECISIONS:
             raise InputError(
                 f"trainer.precision: unknown {trainer.precision!r} (known: {', '.join(PRECISIONS)})"

@@ -6,6 +6,7 @@ the output channels of a convolution and the input channels of a transposed one,
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -99,7 +100,39 @@ def fold_weights(source, target):
             bias = [layer.bias] if layer.use_bias else []
             twin.set_weights([ops.convert_to_numpy(w) for w in [layer.kernel, *bias]])
         else:  # the layer's own variables; those of its sublayers come in their turn
-            own = layer._trainable_variables + layer._non_trainable_variables
-            twins = twin._trainable_variables + twin._non_trainable_variables
-            for variable, copy in zip(own, twins, strict=True):
+            for variable, copy in zip(_own(layer), _own(twin), strict=True):
                 copy.assign(variable)
+
+
+def adopt_weights(source, target):
+    """Copies the weights of a model, folded or not, into another of the same layers.
+
+    Args:
+        source, target: Two built models; `target` may have weight normalisation where `source` has
+            plain kernels, which then become both direction and length.
+
+    Raises:
+        ValueError: A layer or a shape differs.
+    """
+    layers, others = list(source._flatten_layers()), list(target._flatten_layers())
+    if len(layers) != len(others):
+        raise ValueError(f"has {len(layers)} layers, and not the {len(others)} of this config")
+    for layer, twin in zip(layers, others, strict=True):
+        values = [ops.convert_to_numpy(v) for v in _own(layer)]
+        if isinstance(twin, WeightNorm) and not isinstance(layer, WeightNorm) and values:
+            kernel, *bias = values
+            axes = tuple(range(kernel.ndim - 1))
+            values = [kernel, *bias, np.sqrt(np.sum(kernel.astype(np.float64) ** 2, axis=axes))]
+        shapes = [tuple(value.shape) for value in values]
+        expected = [tuple(variable.shape) for variable in _own(twin)]
+        if shapes != expected:
+            raise ValueError(
+                f"{layer.path} has weights of shapes {shapes}, not {expected} as in this config"
+            )
+        for variable, value in zip(_own(twin), values, strict=True):
+            variable.assign(value)
+
+
+def _own(layer):
+    """The variables of a layer without those of its sublayers."""
+    return layer._trainable_variables + layer._non_trainable_variables

@@ -38,6 +38,7 @@ class LossCfg:
         weight: Factor in the total, 0 or more. With 0 the part is shown but not trained on.
         name: Its name in logs; None for the loss's own.
         of: Which entry of y_true and y_pred it takes, if these are mappings; None for all of it.
+            Where the entry is not there, the part is left out.
 
     Raises:
         ValueError: The weight is negative or not a number.
@@ -143,13 +144,16 @@ class MultiLoss(keras.losses.Loss):
         total, self.values = self._compute(y_true, y_pred, sample_weight)
         examples = ops.shape(keras.tree.flatten(y_pred)[0])[0]
         for metric in self.metrics:
-            metric.mean_update_state(self.values[metric.name], examples)
+            if metric.name in self.values:
+                metric.mean_update_state(self.values[metric.name], examples)
         return total
 
     def _compute(self, y_true, y_pred, sample_weight):
         """The weighted sum, and the unweighted values of the parts by name."""
         total, values = 0.0, {}
         for part in self.parts:
+            if part.of is not None and part.of not in y_pred:
+                continue
             true, pred = (y if part.of is None else y[part.of] for y in (y_true, y_pred))
             if not part.weight:
                 # It takes no backward pass, and its NaN doesn't reach the total.

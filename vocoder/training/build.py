@@ -1,11 +1,17 @@
 """From a config to a trainer that `fit` can run."""
 
 import dataclasses
+from pathlib import Path
 
 from vocoder import registry
 from vocoder.config import RunConfig
-from vocoder.losses.build import build_multi_loss
-from vocoder.training.optimizer import build_optimizer
+from vocoder.discriminators.build import build_discriminators
+from vocoder.errors import InputError
+from vocoder.layers.weight_norm import adopt_weights
+from vocoder.losses.build import build_discriminator_loss, build_multi_loss
+from vocoder.safe_files import load_discriminators, load_generator
+from vocoder.training.gan import AdversarialTrainer
+from vocoder.training.optimizer import build_discriminator_optimizer, build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer, Trainer
 
 
@@ -25,8 +31,39 @@ def build_trainer(config: RunConfig) -> Trainer:
     Raises:
         InputError: Names the key.
     """
-    loss = build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
-    optimizer = build_optimizer(config.trainer)
-    trainer = ReconstructionTrainer(build_generator(config))
-    trainer.compile(optimizer, loss=loss, jit_compile=config.trainer.jit_compile)
+    settings = config.trainer
+    generator = build_generator(config)
+    discriminators = build_discriminators(config.discriminator, settings.precision)
+    names = discriminators.sub_discriminators if discriminators else ()
+    loss = build_multi_loss(
+        config.loss, config.audio.sample_rate, config.data.segment_length, names
+    )
+    arguments = {"loss": loss, "jit_compile": settings.jit_compile}
+    if discriminators is None:
+        trainer = ReconstructionTrainer(generator)
+    else:
+        trainer = AdversarialTrainer(
+            generator, discriminators, settings.discriminator_start, settings.discriminator_warmup
+        )
+        arguments["discriminator_loss"] = build_discriminator_loss(loss)
+        arguments["discriminator_optimizer"] = build_discriminator_optimizer(settings)
+    if settings.pretrained:
+        path = Path(settings.pretrained)
+        path = path / "generator.keras" if path.is_dir() else path
+        _begin_with(generator, load_generator, path, "trainer.pretrained")
+    if settings.pretrained_discriminators:
+        path = Path(settings.pretrained_discriminators)
+        key = "trainer.pretrained_discriminators"
+        _begin_with(discriminators, load_discriminators, path, key)
+    trainer.compile(build_optimizer(settings), **arguments)
     return trainer
+
+
+def _begin_with(network, load, path, key):
+    """Copies the weights of a `.keras` file into a network of the same shape."""
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        adopt_weights(load(path), network)
+    except (InputError, ValueError) as error:
+        raise InputError(f"{key}: {error}") from error

@@ -78,11 +78,7 @@ class Checkpoints:
         # of several workers takes all of them, writing a checkpoint one.
         self._means = [tf.Variable(variable.numpy()) for variable in trainer.metrics_variables]
         self._state = tf.train.Checkpoint(
-            model=trainer.generator,
-            optimizer=trainer.optimizer,
-            step=self.step,
-            best=self.best,
-            metrics=self._means,
+            **trainer.state, step=self.step, best=self.best, metrics=self._means
         )
 
     def restore(self, checkpoint: Path) -> int:

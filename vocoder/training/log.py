@@ -14,7 +14,7 @@ from vocoder.audio import files
 
 CSV = "losses.csv"
 # Everything else that is logged is a loss.
-TRAINING = ("learning_rate", "gradient_norm", "steps_per_second")
+TRAINING = ("learning_rate", "gradient_norm", "discriminator_gradient_norm", "steps_per_second")
 
 
 class RunLog:
@@ -101,7 +101,8 @@ class RunLog:
         if not rows:
             return "no validation yet"
         first, last = rows[0], rows[-1]
-        losses = [name for name in self.columns[2:] if name not in TRAINING]
+        names = [name for name in self.columns[2:] if name not in TRAINING]
+        losses = [name for name in names if first.get(name) or last.get(name)]
         lines = [
             f"{'validation':<20}"
             + "".join(f"{'step ' + str(r['step']):>14}" for r in (first, last))

@@ -86,6 +86,9 @@ class TrainingLoop(keras.callbacks.Callback):
         for variable, value in zip(self.model.metrics_variables, self._means, strict=True):
             variable.assign(value)
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.at_step(self.start_step + batch)
+
     def on_train_batch_end(self, batch, logs=None):
         config, step = self.config, self.start_step + batch + 1
         minutes = (time.monotonic() - self.start) / 60
@@ -99,7 +102,7 @@ class TrainingLoop(keras.callbacks.Callback):
         else:
             self.bad_steps = 0
             if step % config.log_every == 0 or last:
-                self._log_curves(step)
+                self._log_curves(step, logs)
         improved, loss = False, None
         if step % config.validate_every == 0 or last:
             loss = self._validate(step)["loss"]
@@ -145,11 +148,11 @@ class TrainingLoop(keras.callbacks.Callback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, ask)
 
-    def _log_curves(self, step):
+    def _log_curves(self, step, logs):
         now = time.monotonic()
         speed = (step - self.interval_step) / (now - self.interval_start)
         means = self.model.get_metrics_result()
-        losses = {name: float(value) for name, value in means.items()}
+        losses = {name: float(value) for name, value in means.items() if name in logs}
         extra = {
             "learning_rate": float(self.model.optimizer.learning_rate),
             "steps_per_second": speed,
@@ -191,7 +194,8 @@ class TrainingLoop(keras.callbacks.Callback):
 
 
 def _line(losses) -> str:
-    return "  ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+    whole = {name: value for name, value in losses.items() if "/" not in name}
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in whole.items())
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,7 @@
 """AdamW and its learning rate, by Keras' own means."""
 
+import dataclasses
+
 import keras
 
 from vocoder import registry
@@ -50,4 +52,20 @@ def build_optimizer(trainer: TrainerConfig) -> keras.optimizers.Optimizer:
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
         use_ema=trainer.ema_momentum is not None,
         ema_momentum=trainer.ema_momentum or 0.99,
+    )
+
+
+def build_discriminator_optimizer(trainer: TrainerConfig) -> keras.optimizers.Optimizer:
+    """That of the discriminators: the same, over the steps that they are trained, with no average.
+
+    Raises:
+        InputError: The schedule is unknown.
+    """
+    return build_optimizer(
+        dataclasses.replace(
+            trainer,
+            learning_rate=trainer.discriminator_learning_rate or trainer.learning_rate,
+            max_steps=trainer.max_steps - trainer.discriminator_start,
+            ema_momentum=None,
+        )
     )

@@ -44,7 +44,9 @@ class Trainer(keras.Model):
 
     def compile(self, optimizer, **arguments):
         super().compile(optimizer, **arguments)
-        self.optimizer.build(self.trainable_variables)  # so that its slots are there to restore
+        self.optimizer.build(
+            self.generator.trainable_variables
+        )  # so that its slots are there to restore
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -72,16 +74,19 @@ class Trainer(keras.Model):
         """Runs `function` on every replica, with its part of the arguments."""
         return self.distribute_strategy.run(function, args=arguments)
 
-    def update(self, optimizer, variables, gradients, values):
+    def update(self, optimizer, variables, gradients, values, norms, allowed=True):
         """Steps an optimizer, if everything is finite.
 
         Args:
             optimizer: Built for `variables`.
             gradients: Of the loss that Keras has scaled for replicas and precision, per replica.
             values: What the step computed, scalars by name, per replica.
+            norms: Metric that gets the norm of the gradients.
+            allowed: False, here or as a tensor, forbids it.
 
         Returns:
-            The means of `values` and `wishes` over the replicas, and the `gradient_norm`.
+            The means of `values` and `wishes` over the replicas, with the norm under the name of
+            its metric; and whether there was a step.
         """
         strategy = self.distribute_strategy
         destinations = [variable.value for variable in variables]
@@ -90,18 +95,19 @@ class Trainer(keras.Model):
         # Scaling the loss scaled its gradients.
         scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), "float32")
         norm = tf.linalg.global_norm([tf.convert_to_tensor(g) for g in gradients]) / scale
-        logs = self._means(values) | {"gradient_norm": norm}
+        logs = self._means(values) | {norms.name: norm}
         judged = [value for name, value in logs.items() if self._is_judged(name)]
 
         def apply():
             optimizer.apply_gradients(zip(gradients, variables, strict=True))
             return True
 
-        tf.cond(tf.reduce_all(tf.math.is_finite(tf.stack(judged))), apply, lambda: False)
+        allowed = tf.reduce_all([allowed, *tf.unstack(tf.math.is_finite(judged), len(judged))])
+        tf.cond(allowed, apply, lambda: False)
         finite = tf.math.is_finite(norm)
         counted = tf.where(finite, norm, 0.0), tf.cast(finite, "float32")
-        self.on_replicas(lambda *counted: self.gradient_norm.update_state(*counted), *counted)
-        return logs
+        self.on_replicas(lambda *counted: norms.update_state(*counted), *counted)
+        return logs, allowed
 
     def _means(self, values):
         """The means over all replicas, in one reduction."""
@@ -112,7 +118,7 @@ class Trainer(keras.Model):
 
     def _is_judged(self, name):
         # With float16, infinite gradients are a matter of the loss scale, which then is halved.
-        return name != "gradient_norm" or self.optimizer.loss_scale_factor is None
+        return not name.endswith("gradient_norm") or self.optimizer.loss_scale_factor is None
 
     def nonfinite(self, logs) -> list[str]:
         """What was NaN or infinite in the logs of a step, so that it was skipped."""
@@ -120,21 +126,34 @@ class Trainer(keras.Model):
 
     def test_step(self, data):
         self.on_replicas(self._test_replica, data)
-        logs = self.get_metrics_result()
-        logs.pop("gradient_norm")
-        return logs
+        measured = {"loss", *self.loss.values}
+        means = self.get_metrics_result()
+        return {name: value for name, value in means.items() if name in measured}
 
     def _test_replica(self, data):
-        self._loss(*data, training=False)
+        mel, waveform = data
+        y_pred = self(mel, training=False)
+        self._track(self.loss(self._measured(waveform), self._measured(y_pred)), mel)
 
-    def _loss(self, mel, waveform, training):
-        """The loss, as Keras scales it for replicas, of which the mean is kept."""
-        loss = self.loss(waveform, self(mel, training=training))
+    def _measured(self, waveform):
+        """What the loss is called with in validation."""
+        return waveform
+
+    def _track(self, loss, mel):
+        """Adds a loss, as Keras has scaled it for replicas, to the mean of the total."""
         self.total.update_state(self._unscaled(loss), sample_weight=tf.shape(mel)[0])
         return loss
 
     def _unscaled(self, loss):
         return loss * self.distribute_strategy.num_replicas_in_sync
+
+    def at_step(self, step: int) -> None:
+        """Tells which step comes next, counted from 0 over all sessions of the run."""
+
+    @property
+    def state(self) -> dict:
+        """What a checkpoint of training holds, by name."""
+        return {"model": self.generator, "optimizer": self.optimizer}
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -149,14 +168,14 @@ class Trainer(keras.Model):
             yield
             return
         # `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which loses bits.
-        trained = [variable.numpy() for variable in self.trainable_variables]
+        trained = [variable.numpy() for variable in self.generator.trainable_variables]
         averages = optimizer._model_variables_moving_average
-        for variable, average in zip(self.trainable_variables, averages, strict=True):
+        for variable, average in zip(self.generator.trainable_variables, averages, strict=True):
             variable.assign(average)
         try:
             yield
         finally:
-            for variable, value in zip(self.trainable_variables, trained, strict=True):
+            for variable, value in zip(self.generator.trainable_variables, trained, strict=True):
                 variable.assign(value)
 
 
@@ -165,11 +184,13 @@ class ReconstructionTrainer(Trainer):
 
     def train_step(self, data):
         gradients, values = self.on_replicas(self._gradients, data)
-        return self.update(self.optimizer, self.trainable_variables, gradients, values)
+        variables = self.generator.trainable_variables
+        return self.update(self.optimizer, variables, gradients, values, self.gradient_norm)[0]
 
     def _gradients(self, data):
+        mel, waveform = data
         with tf.GradientTape() as tape:
-            loss = self._loss(*data, training=True)
+            loss = self._track(self.loss(waveform, self(mel, training=True)), mel)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, self.trainable_variables)
+        gradients = tape.gradient(scaled, self.generator.trainable_variables)
         return gradients, {"loss": self._unscaled(loss), **self.loss.values}

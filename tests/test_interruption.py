@@ -63,6 +63,10 @@ OPTIONS = {
         "trainer.global_clipnorm=1", "trainer.schedule=cosine", "trainer.warmup_steps=2",
     ],
     "loss_scale": ["trainer.precision=mixed_float16"],
+    "adversarial": [
+        "discriminator=small", "loss=reconstruction_gan", "trainer.discriminator_start=2",
+        "trainer.discriminator_warmup=2", "trainer.ema_momentum=0.9",
+    ],
 }  # fmt: skip
 
 

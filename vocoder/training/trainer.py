@@ -118,7 +118,8 @@ class Trainer(keras.Model):
 
     def _is_judged(self, name):
         # With float16, infinite gradients are a matter of the loss scale, which then is halved.
-        return not name.endswith("gradient_norm") or self.optimizer.loss_scale_factor is None
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        return not (scaled and name.endswith("gradient_norm"))
 
     def nonfinite(self, logs) -> list[str]:
         """What was NaN or infinite in the logs of a step, so that it was skipped."""

@@ -7,6 +7,8 @@ pipeline    examples a second: 16 segments of 8192 samples and their mels, from 
 step        a training step with MultiLoss, against the same losses summed by hand with none of
             them shown, and against Keras metrics that compute each part once more
 synthesis   multiples of real time, and the share of the machine's sgemm rate that this is
+adversarial a step of 4 x 8192 samples against HiFi-GAN's discriminators, and its parts
+scaling     the gradients of a step of 16 x 8192 samples, their time on a network, the step's here
 """
 
 import argparse
@@ -14,6 +16,7 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -34,6 +37,7 @@ from vocoder.config import RunConfig, asset, register_resolvers
 from vocoder.data.pipeline import AudioPipeline
 from vocoder.losses.build import build_multi_loss
 from vocoder.synthesize import WINDOWS, Vocoder
+from vocoder.training.build import build_trainer
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
@@ -179,11 +183,66 @@ def synthesis_row(name: str, seconds: float) -> dict:
     }
 
 
+def trainer_of(size: int, *overrides):
+    """A trainer, and a batch of `size` x 8192 samples for it."""
+    config = configured(*overrides)
+    rng = np.random.default_rng(0)
+    length = config.data.segment_length
+    frames = length // config.audio.hop_length
+    mel = rng.standard_normal((size, frames, config.audio.n_mels))
+    wave = 0.1 * rng.standard_normal((size, length))
+    batch = tf.constant(mel, tf.float32), tf.constant(wave, tf.float32)
+    return build_trainer(config), batch
+
+
+def median_seconds(function, rounds: int) -> float:
+    """Median time of a call, after two."""
+    times = []
+    for _ in range(rounds + 2):
+        begin = time.perf_counter()
+        tf.nest.map_structure(lambda value: value.numpy(), function())
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[2:])
+
+
+def adversarial_row(generator: str, rounds: int = 3) -> dict:
+    """A step of 4 x 8192 samples against HiFi-GAN's discriminators, and what it is made of."""
+    recipe = ["discriminator=mpd_msd", "loss=hifigan", f"generator={generator}"]
+    trainer, batch = trainer_of(4, *recipe)
+    forward = tf.function(lambda: trainer.generator(batch[0], training=True))
+    judged = tf.function(lambda: trainer._step_discriminators({}, batch)[0])
+    whole = tf.function(lambda: trainer.train_step(batch))
+    times = [median_seconds(function, rounds) for function in (forward, judged, whole)]
+    return {
+        "step_seconds": times[2],
+        "steps_per_second": 1 / times[2],
+        "generator_forward_seconds": times[0],
+        "discriminator_update_seconds": times[1] - times[0],
+        "generator_update_seconds": times[2] - times[1],
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def scaling_row(*recipe) -> dict:
+    """What an update takes through the network, at 2 or more hosts, against the step's time here.
+
+    A ring all-reduce sends and receives each gradient about twice, once in either direction.
+    """
+    trainer, batch = trainer_of(16, *recipe)
+    networks = [trainer.generator, getattr(trainer, "discriminators", None)]
+    count = sum(int(np.prod(v.shape)) for n in networks if n for v in n.trainable_variables)
+    row = {"megabytes": 4 * count / 1e6}
+    for gigabits in (10, 100):
+        row[f"seconds_at_{gigabits}_gigabits"] = 2 * 8 * 4 * count / (gigabits * 1e9)
+    step = tf.function(lambda: trainer.train_step(batch))
+    return row | {"step_seconds": median_seconds(step, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    rows = ("pipeline", "step", "synthesis")
+    rows = ("pipeline", "step", "synthesis", "adversarial", "scaling")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark.json"))
@@ -212,6 +271,14 @@ def main() -> None:
     if "synthesis" in options.rows:
         for generator in GENERATORS:
             add(f"synthesis {generator}", synthesis_row(generator, options.seconds))
+    if "adversarial" in options.rows:
+        for generator in ("hifigan_v1", "hifigan_v3"):
+            add(f"adversarial {generator}", adversarial_row(generator))
+    if "scaling" in options.rows:
+        for generator in ("hifigan_v1", "hifigan_v2", "hifigan_v3", "hifigan_istft"):
+            add(f"scaling {generator}", scaling_row(f"generator={generator}"))
+        recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
+        add("scaling hifigan_v1 mpd_msd", scaling_row(*recipe))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(table, indent=2) + "\n")
     print(f"written to {options.out}")

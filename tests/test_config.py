@@ -82,6 +82,17 @@ def test_defaults_of_code_and_yaml_agree():
     assert config.audio == type(config.audio)()
 
 
+def test_sweeps_on_slurm_compose():
+    pytest.importorskip(
+        "hydra_plugins.hydra_submitit_launcher", reason="pip install vocoder[slurm]"
+    )
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        node = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True)
+    launcher = node.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.gpus_per_node, launcher.timeout_min, launcher.max_num_timeout) == (1, 1440, 20)
+
+
 def test_terms_are_added_changed_and_removed():
     from vocoder.losses.build import build_multi_loss
 

@@ -55,10 +55,6 @@ def batches(steps, nan_at=None):
     return dataset
 
 
-def mirrored():
-    return build_strategy(TrainerConfig(strategy="mirrored"))
-
-
 ALL = {"global_clipnorm": 0.5, "gradient_accumulation_steps": 2, "ema_momentum": 0.9}
 SETTINGS = {"all": (ALL, 20, 1e-5), "loss_scale": ({"precision": "mixed_float16"}, 4, 1e-2)}
 
@@ -76,9 +72,9 @@ def fit(strategy, settings, steps=20, nan_at=None):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_two_replicas_train_and_evaluate_as_one(name):
+def test_two_replicas_train_and_evaluate_as_one(name, two_replicas):
     settings, steps, first = SETTINGS[name]
-    strategies = tf.distribute.get_strategy(), mirrored()
+    strategies = tf.distribute.get_strategy(), two_replicas
     (one, evaluated, single), (two, evaluated_two, double) = (
         fit(strategy, settings, steps) for strategy in strategies
     )
@@ -91,9 +87,9 @@ def test_two_replicas_train_and_evaluate_as_one(name):
     assert double.optimizer.iterations.numpy() == single.optimizer.iterations.numpy() > 1
 
 
-def test_gradients_of_two_replicas_are_those_of_one():
+def test_gradients_of_two_replicas_are_those_of_one(two_replicas):
     summed = []
-    for strategy in (tf.distribute.get_strategy(), mirrored()):
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
         trainer = small(strategy)
         before = [v.numpy() for v in trainer.trainable_variables]
         with strategy.scope():
@@ -109,21 +105,26 @@ def test_gradients_of_two_replicas_are_those_of_one():
     assert np.linalg.norm(one - two) < 1e-5 * np.linalg.norm(one)
 
 
-def test_a_nan_on_one_replica_stops_the_step_on_all():
-    logs, _, trainer = fit(mirrored(), {}, steps=3, nan_at=1)
+def test_a_nan_on_one_replica_stops_the_step_on_all(two_replicas):
+    logs, _, trainer = fit(two_replicas, {}, steps=3, nan_at=1)
     assert set(trainer.nonfinite(logs[1])) == {"loss", "l1", "stft", "gradient_norm"}
     assert trainer.nonfinite(logs[2]) == []
     assert trainer.optimizer.iterations.numpy() == 2
 
 
-def test_wishes_of_the_workers_meet():
-    strategy = mirrored()
-    trainer, seen = small(strategy), []
+def test_wishes_of_the_workers_meet(two_replicas):
+    trainer, seen = small(two_replicas), []
     trainer.wishes = {"stopped": tf.Variable(1.0)}
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs))
-    with worker(strategy, Path("run")) as here:
+    with worker(two_replicas, Path("run")) as here:
         trainer.fit(here.share(batches(1)), steps_per_epoch=1, callbacks=[keep], verbose=0)
     assert seen[0]["stopped"] == 1
+
+
+def test_xla_is_for_one_device(two_replicas, monkeypatch):
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: two_replicas)
+    with pytest.raises(InputError, match=r"^trainer\.jit_compile: works on one"):
+        build_strategy(TrainerConfig(strategy="mirrored", jit_compile=True))
 
 
 CLUSTER = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}
@@ -134,7 +135,6 @@ CLUSTER = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "in
     [
         ({"strategy": "mirror"}, {}, "trainer.strategy: unknown 'mirror'; did you mean 'mirrored'"),
         ({"strategy": "multi_worker"}, {}, "trainer.strategy: multi_worker needs a cluster"),
-        ({"strategy": "mirrored", "jit_compile": True}, {}, "trainer.jit_compile: works on one"),
         ({}, {"TF_CONFIG": "{"}, "TF_CONFIG: can't be read as JSON"),
         ({}, {"TF_CONFIG": "[1]"}, "TF_CONFIG: must be"),
         ({}, {"TF_CONFIG": json.dumps(CLUSTER)}, "TF_CONFIG: task.index 2 is none of the 2"),
@@ -271,13 +271,19 @@ SLURM = {
 }
 
 
+class Meeting:
+    num_replicas_in_sync = 1
+
+    def __init__(self, resolver):
+        self.resolver = resolver
+
+
 def test_slurm_makes_the_cluster(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
-    made = []
-    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", made.append)
-    build_strategy(TrainerConfig())
-    (resolver,) = made
+    # The resolver alone: there are no such hosts to meet.
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", Meeting)
+    resolver = build_strategy(TrainerConfig()).resolver
     hosts = resolver.cluster_spec().as_dict()["worker"]
     assert [host.split(":")[0] for host in hosts] == ["node07", "node07", "node08"]
     assert (resolver.task_type, resolver.task_id) == ("worker", 2)

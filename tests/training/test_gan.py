@@ -68,6 +68,8 @@ def batches(steps, size=4, samples=4096):
 def fit(trainer, mel, wave, at=0):
     """Logs of every step; the first is step `at` of the run."""
     found = []
+    # A few steps take less time than their graph.
+    trainer.run_eagerly = trainer.distribute_strategy.num_replicas_in_sync == 1 and len(mel) < 50
     callback = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: trainer.at_step(at + batch),
         on_train_batch_end=lambda batch, logs: found.append(dict(logs)),
@@ -238,12 +240,12 @@ def test_training_really_trains():
     assert warmup[-1]["discriminator/accuracy_real"] > 0.9
     assert warmup[-1]["discriminator/accuracy_synthesised"] > 0.9
     logs = fit(trainer, mel[rows], wave[rows], at=100)
-    first, last = (
-        {name: np.mean([log[name] for log in part]) for name in ("mel", "feature_matching")}
-        for part in (logs[:10], logs[-10:])
-    )
-    assert last["mel"] < 0.9 * first["mel"]
-    assert last["feature_matching"] < 0.9 * first["feature_matching"]
+
+    def mean(name, part):
+        return np.mean([log[name] for log in part])
+
+    assert mean("mel", logs[-10:]) < 0.7 * mean("mel", warmup[:10])
+    assert mean("feature_matching", logs[-10:]) < 0.7 * mean("feature_matching", logs[:10])
 
 
 @pytest.mark.slow

@@ -62,9 +62,8 @@ class MultiPeriodDiscriminator(Discriminator):
         self.norm = norm
         self.slope = slope
         self.sub_discriminators = [f"{name}_{period}" for period in self.periods]
-        # The period is an axis of its own that the kernels don't extend along. As the first of the
-        # two it takes TensorFlow some tenths less time on CPUs than as the second, where the
-        # original has it, and for most layers much less than as a part of the batch.
+        # The period is an axis of its own that the kernels don't extend along. For most layers that
+        # takes TensorFlow much less time on CPUs than the period as a part of the batch.
         sizes, steps = [(1, size) for size in kernel_sizes], [(1, stride) for stride in strides]
         self.stacks = [
             ConvStack(channels, sizes, steps, None, norm, slope, dtype=self.dtype_policy)

@@ -14,9 +14,9 @@ class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` with as many zeros on one side as on the other, as PyTorch pads.
 
     Keras' "same" puts fewer zeros in front when the stride is above 1; the length is the same.
-    Kernels have odd sizes. Groups are convolved one by one: on CPUs TensorFlow takes 12 to 100
+    Kernels have odd sizes. Groups are convolved one by one: on CPUs TensorFlow takes 12 to 119
     times as long for the gradients of a grouped convolution (measured with those of HiFi-GAN's
-    multi-scale discriminator, TensorFlow 2.21), and a batched matrix product of the frames 3 to 5
+    multi-scale discriminator, TensorFlow 2.21), and a batched matrix product of the frames 4 to 8
     times.
     """
 

@@ -11,6 +11,7 @@ from vocoder.layers.conv2d import conv2d
 FORMS = [((1, 5), (1, 3), 1), ((1, 41), (1, 4), 4), ((9, 3), (2, 1), 1)]
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("norm", ["weight", "spectral", None])
 def test_output_and_gradients_equal_torch(form, norm, rng):

@@ -15,6 +15,7 @@ from vocoder.errors import InputError
 
 GENERATORS = {
     "hifigan": "vocoder.generators.hifigan:HiFiGAN",
+    "vocos": "vocoder.generators.vocos:Vocos",
 }
 
 LOSSES = {

@@ -2,5 +2,6 @@
 
 from vocoder.generators.base import Generator
 from vocoder.generators.hifigan import HiFiGAN
+from vocoder.generators.vocos import Vocos
 
-__all__ = ["Generator", "HiFiGAN"]
+__all__ = ["Generator", "HiFiGAN", "Vocos"]

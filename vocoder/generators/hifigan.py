@@ -29,6 +29,7 @@ class HiFiGAN(Generator):
         resblock_kernel_sizes: One block for each, in parallel.
         resblock_dilation_sizes: Dilations of each of these blocks.
         istft_n_fft, istft_hop_length: Samples; both or neither.
+        istft_phase: "free" or "sine", as in `vocoder.layers.istft.ISTFT`.
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         weight_norm: Off in a model for inference (`folded`).
@@ -48,6 +49,7 @@ class HiFiGAN(Generator):
         resblock_dilation_sizes=((1, 3, 5), (1, 3, 5), (1, 3, 5)),
         istft_n_fft=None,
         istft_hop_length=None,
+        istft_phase="free",
         n_mels=None,
         audio=None,
         weight_norm=True,
@@ -79,6 +81,7 @@ class HiFiGAN(Generator):
         self.resblock_dilation_sizes = tuple(map(tuple, resblock_dilation_sizes))
         self.istft_n_fft = istft_n_fft
         self.istft_hop_length = istft_hop_length
+        self.istft_phase = istft_phase
         self.weight_norm = weight_norm
 
         common = {"weight_norm": weight_norm, "dtype": self.dtype_policy}
@@ -101,7 +104,7 @@ class HiFiGAN(Generator):
             istft_n_fft + 2 if istft_n_fft else 1, 7, name="conv_post", **common
         )
         self.head = (
-            ISTFT(istft_n_fft, istft_hop_length)
+            ISTFT(istft_n_fft, istft_hop_length, phase=istft_phase)
             if istft_n_fft
             else keras.layers.Activation("tanh", dtype="float32")
         )
@@ -150,6 +153,7 @@ class HiFiGAN(Generator):
             "resblock_dilation_sizes": self.resblock_dilation_sizes,
             "istft_n_fft": self.istft_n_fft,
             "istft_hop_length": self.istft_hop_length,
+            "istft_phase": self.istft_phase,
             "n_mels": self.n_mels,
             "audio": dataclasses.asdict(self.audio) if self.audio else None,
             "weight_norm": self.weight_norm,

@@ -1,0 +1,134 @@
+"""What all formats share: reading a config and a checkpoint, and putting weights in their place."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from vocoder.config import AudioConfig
+from vocoder.errors import InputError
+
+# AudioConfig's argument -> the name in a config.json of HiFi-GAN and its descendants.
+AUDIO = {
+    "sample_rate": "sampling_rate",
+    "n_fft": "n_fft",
+    "hop_length": "hop_size",
+    "win_length": "win_size",
+    "n_mels": "num_mels",
+    "fmin": "fmin",
+    "fmax": "fmax",
+}
+
+
+def read_config(path: Path) -> dict:
+    """A mapping in JSON, or in YAML if the name says so; read as data, no tag makes an object.
+
+    Raises:
+        InputError: Names the file.
+    """
+    import yaml
+
+    is_yaml = path.suffix in (".yaml", ".yml")
+    try:
+        text = path.read_text()
+        settings = yaml.safe_load(text) if is_yaml else json.loads(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        kind = "plain YAML" if is_yaml else "JSON"
+        raise InputError(f"{path}: can't be read as {kind} ({reason})") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: no mapping of settings")
+    return settings
+
+
+def require(settings: dict, names: Iterable[str], network: str) -> None:
+    """Raises `ValueError` that lists those of `names` that are missing."""
+    missing = [name for name in names if name not in settings]
+    if missing:
+        raise ValueError(f"no config of {network}: {', '.join(missing)} missing")
+
+
+def audio_of(settings: dict) -> AudioConfig:
+    """The mel of HiFi-GAN and BigVGAN."""
+    return AudioConfig(**{ours: settings[theirs] for ours, theirs in AUDIO.items()})
+
+
+def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by name: its "generator", or else all of it.
+
+    Raises:
+        InputError: There is no PyTorch, or the file is no such checkpoint.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "torch: not installed; pip install 'vocoder[torch]' to read PyTorch checkpoints"
+        ) from error
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken or hostile pickle makes torch raise
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: not a checkpoint that PyTorch reads safely ({reason})"
+        ) from error
+    state = loaded.get("generator", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise InputError(f"{path}: holds no generator's tensors; is it a generator's checkpoint?")
+    return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
+
+
+def fold(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Replaces each `NAME.weight_g`, `NAME.weight_v` by `NAME.weight`.
+
+    Also under the names of newer PyTorch, `NAME.parametrizations.weight.original0` and `1`.
+    """
+    for g, v in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        for name in [name.removesuffix(g) for name in state if name.endswith(g)]:
+            if name + v in state:
+                scale, direction = state.pop(name + g), state.pop(name + v)
+                norm = np.sqrt(np.sum(direction**2, axis=(1, 2), keepdims=True))
+                state[name + "weight"] = direction * (scale / norm)
+    return state
+
+
+def layer(name: str, convolution):
+    """(name, variable) of the kernel and the bias of a convolution or dense layer."""
+    yield f"{name}.weight", convolution.kernel
+    if convolution.use_bias:
+        yield f"{name}.bias", convolution.bias
+
+
+def assign(variables: Iterable, state: dict[str, np.ndarray], path: Path) -> None:
+    """Assigns the arrays of a checkpoint, whose axes come in the reverse order of ours.
+
+    Args:
+        variables: (name in the checkpoint, variable) pairs.
+        state: Arrays by name.
+        path: The checkpoint, for messages.
+
+    Raises:
+        InputError: What is missing, of another shape or left over: a line for each.
+    """
+    problems = []
+    left = dict(state)
+    for name, variable in variables:
+        value = left.pop(name, None)
+        expected = tuple(reversed(variable.shape))
+        if value is None:
+            problems.append(f"{path}: {name} is missing")
+        elif value.shape != expected:
+            problems.append(
+                f"{path}: {name} has shape {value.shape}, not {expected} as its config says"
+            )
+        else:
+            variable.assign(np.transpose(value))
+    problems += [f"{path}: {name} has no place in this generator" for name in left]
+    if problems:
+        raise InputError("\n".join(problems))

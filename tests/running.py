@@ -11,12 +11,13 @@ SHORT = [
     "data.segment_length=4096",
     "data.validation_segments=3",
 ]
+FEW_BLOCKS = [
+    "generator.resblock_kernel_sizes=[3,5]",
+    "generator.resblock_dilation_sizes=[[1],[2]]",
+]
 TINY_GENERATOR = {  # by the name in the registry
-    "hifigan": [
-        "generator.upsample_initial_channel=16",
-        "generator.resblock_kernel_sizes=[3,5]",
-        "generator.resblock_dilation_sizes=[[1,2],[2,6]]",
-    ],
+    "bigvgan": ["generator.upsample_initial_channel=64", *FEW_BLOCKS],
+    "hifigan": ["generator.upsample_initial_channel=16", *FEW_BLOCKS],
     "vocos": ["generator.dim=16", "generator.intermediate_dim=32", "generator.num_layers=2"],
 }
 TINY = [*SHORT, "generator.upsample_initial_channel=16"]

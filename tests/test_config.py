@@ -116,7 +116,7 @@ MISTAKES = {
     "generator.upsample_rates=8": "generator",
     "generator.name=hifigun": "generator.name: unknown 'hifigun'; did you mean 'hifigan'",
     "+generator.chanels=3": "generator.chanels: unknown",
-    "~generator.name": "generator.name: missing .known: hifigan",
+    "~generator.name": "generator.name: missing .known: bigvgan, hifigan, vocos",
     "loss.terms.mel.weight=-1": "loss.terms.mel.weight: must be 0 or more",
     "loss.terms.mel.weight=x": "loss.terms.mel.weight: ",
     "loss.terms.mel.loss=mell": "loss.terms.mel.loss: unknown 'mell'; did you mean 'mel'",

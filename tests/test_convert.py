@@ -29,6 +29,15 @@ def test_output_equals_the_original(golden, name, tmp_path):
     np.testing.assert_allclose(model.synthesize(reference["mel"]), reference["wav"], atol=1e-4)
 
 
+def test_bigvgan_equals_the_original(golden, tmp_path):
+    files = GOLDEN / "bigvgan_tiny_base.pt", GOLDEN / "bigvgan_tiny_base.json"
+    convert.main([*map(str, files), str(tmp_path / "out.keras")])
+    model = vocoder.load(tmp_path / "out.keras")
+    assert (model.audio.sample_rate, model.audio.fmax) == (22050, 8000)
+    reference = golden("bigvgan_tiny_base")
+    np.testing.assert_allclose(model.synthesize(reference["mel"]), reference["wav"], atol=1e-4)
+
+
 @pytest.fixture
 def vocos(tmp_path):
     """Vocos' checkpoint and config to tamper with, and how to convert them."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vocoder.config import AudioConfig
-from vocoder.generators import HiFiGAN, Vocos
+from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 
 V3 = {
     "upsample_rates": (8, 8, 4),
@@ -23,6 +23,13 @@ ISTFT = {
     "istft_hop_length": 32,
 }
 SMALL = {"upsample_initial_channel": 16}
+FEW_BLOCKS = {"resblock_kernel_sizes": (5,), "resblock_dilation_sizes": ((1, 3),)}
+PLAIN_END = {
+    "activation": "snake",
+    "snake_logscale": False,
+    "use_tanh_at_final": False,
+    "use_bias_at_final": False,
+}
 TINY_VOCOS = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
 # Each makes 256 samples of a frame of 80 bands.
 TINY = {
@@ -30,6 +37,8 @@ TINY = {
     "hifigan2": (HiFiGAN, V3 | SMALL),
     "istft": (HiFiGAN, ISTFT | SMALL),
     "istft_sine": (HiFiGAN, ISTFT | SMALL | {"istft_phase": "sine"}),
+    "bigvgan": (BigVGAN, SMALL | FEW_BLOCKS),
+    "bigvgan_plain": (BigVGAN, SMALL | FEW_BLOCKS | PLAIN_END),
     "vocos_same": (Vocos, TINY_VOCOS),
     "vocos_center": (Vocos, TINY_VOCOS | {"istft_padding": "center"}),
 }
@@ -84,7 +93,7 @@ def test_keras_file_carries_everything(name, rng, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name", ["hifigan2", "istft", "vocos_same"])
+@pytest.mark.parametrize("name", ["hifigan2", "istft", "bigvgan", "vocos_same"])
 def test_mixed_precision_ends_in_float32(name, precision, rng):
     mel = rng.standard_normal((1, 9, 80)).astype(np.float32)
     generator = scrambled(name, rng, dtype=precision)

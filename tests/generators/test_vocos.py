@@ -51,7 +51,7 @@ def test_magnitudes_are_capped(rng):
 
 
 @pytest.mark.parametrize("padding", ["same", "center"])
-@pytest.mark.parametrize("frames", [1, 40, 127, 300, 1100])
+@pytest.mark.parametrize("frames", [1, 40, 300, 1100])
 def test_long_input_in_windows_equals_the_whole(padding, frames, rng):
     audio = AudioConfig(padding=padding)
     generator = Vocos(

@@ -1,7 +1,8 @@
 """Imports a published checkpoint: `python -m vocoder.convert CKPT CONFIG OUT.keras`.
 
 Which network it is says its config: HiFi-GAN (`generator_v1` or `g_02500000` and `config.json`,
-github.com/jik876/hifi-gan) or Vocos for mels (`pytorch_model.bin` and `config.yaml`,
+github.com/jik876/hifi-gan), BigVGAN (`bigvgan_generator.pt` and `config.json`,
+github.com/NVIDIA/BigVGAN), or Vocos for mels (`pytorch_model.bin` and `config.yaml`,
 github.com/gemelo-ai/vocos). Weight normalisation is folded, and the generator written to a
 `.keras` file. Needs PyTorch (`pip install vocoder[torch]`), which reads the checkpoint with
 `weights_only=True`, and YAML is read as data: no code in these files runs.
@@ -11,13 +12,13 @@ import argparse
 import os
 from pathlib import Path
 
-from vocoder.convert import hifigan, reading, vocos
+from vocoder.convert import bigvgan, hifigan, reading, vocos
 from vocoder.errors import InputError, exit_on_input_error
 
 # Each says whether a config is its own (`matches`), builds the generator of it (`build`), gives the
 # original's names of its variables (`variables`), and which names of a checkpoint are none
 # (`is_buffer`). The first that matches counts.
-FORMATS = (vocos, hifigan)
+FORMATS = (vocos, bigvgan, hifigan)
 
 
 def convert(checkpoint: Path, config: Path, out: Path):

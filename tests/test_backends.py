@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import keras
 from vocoder.audio import MelSpectrogram
-from vocoder.generators import HiFiGAN
+from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.losses import *
 
 rng = np.random.default_rng(0)
@@ -25,8 +25,17 @@ losses = [WaveformL1Loss(), MelLoss(), MultiResolutionMelLoss(), STFTLoss(),
 out["losses"] = [float(loss(true, pred)) for loss in losses]
 multi = MultiLoss([LossCfg(loss, 1 + i, str(i)) for i, loss in enumerate(losses)])
 out["multi"] = [float(multi(true, pred))] + [float(m.result()) for m in multi.metrics]
-for name, head in (("plain", {}), ("istft", {"istft_n_fft": 16, "istft_hop_length": 4})):
-    generator = HiFiGAN((8, 4), (16, 8), 16, **head, weight_norm=True)
+tiny = {"upsample_rates": (8, 4), "upsample_kernel_sizes": (16, 8), "upsample_initial_channel": 16}
+few = {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1, 3),)}
+vocos = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
+vocos |= {"istft_n_fft": 32, "istft_hop_length": 8}
+for name, generator in {
+    "plain": HiFiGAN(**tiny),
+    "istft": HiFiGAN(**tiny, istft_n_fft=16, istft_hop_length=4, istft_phase="sine"),
+    "bigvgan": BigVGAN(**tiny, **few),
+    "vocos_same": Vocos(**vocos),
+    "vocos_center": Vocos(**vocos, istft_padding="center"),
+}.items():
     generator.build((None, None, 80))
     for i, variable in enumerate(generator.trainable_variables):
         values = np.random.default_rng(i).standard_normal(variable.shape)

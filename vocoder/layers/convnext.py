@@ -1,7 +1,5 @@
 """The one-dimensional ConvNeXt block of Vocos (Siuzdak, arXiv:2306.00814; gemelo-ai/vocos)."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -17,11 +15,6 @@ def initial_kernel():
 def layer_norm(dtype, name=None):
     """Layer normalisation over the channels, with Vocos' epsilon."""
     return keras.layers.LayerNormalization(epsilon=EPSILON, dtype=dtype, name=name)
-
-
-def gelu(x):
-    """x times the normal distribution's cumulative function, by erf as in PyTorch."""
-    return x * (0.5 + 0.5 * ops.erf(x * math.sqrt(0.5)))
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -96,8 +89,9 @@ class ConvNeXtBlock(keras.layers.Layer):
         self.project.build((*input_shape[:-1], self.intermediate_dim))
 
     def call(self, x):
-        y = self.norm(self.depthwise(x))
-        return x + self.gamma * self.project(gelu(self.expand(y)))
+        # PyTorch's GELU, by the error function.
+        y = ops.gelu(self.expand(self.norm(self.depthwise(x))), approximate=False)
+        return x + self.gamma * self.project(y)
 
     def get_config(self):
         return super().get_config() | {

@@ -16,7 +16,12 @@ FEW_BLOCKS = [
     "generator.resblock_dilation_sizes=[[1],[2]]",
 ]
 TINY_GENERATOR = {  # by the name in the registry
-    "bigvgan": ["generator.upsample_initial_channel=64", *FEW_BLOCKS],
+    "bigvgan": [
+        "generator.upsample_initial_channel=16",
+        "generator.upsample_rates=[16,16]",
+        "generator.upsample_kernel_sizes=[32,32]",
+        *FEW_BLOCKS,
+    ],
     "hifigan": ["generator.upsample_initial_channel=16", *FEW_BLOCKS],
     "vocos": ["generator.dim=16", "generator.intermediate_dim=32", "generator.num_layers=2"],
 }

@@ -35,7 +35,8 @@ def test_bigvgan_equals_the_original(golden, tmp_path):
     model = vocoder.load(tmp_path / "out.keras")
     assert (model.audio.sample_rate, model.audio.fmax) == (22050, 8000)
     reference = golden("bigvgan_tiny_base")
-    np.testing.assert_allclose(model.synthesize(reference["mel"]), reference["wav"], atol=1e-4)
+    made = np.asarray(model.generator(reference["mel"][None]))[0]
+    np.testing.assert_allclose(made, reference["wav"], atol=1e-4)
 
 
 @pytest.fixture

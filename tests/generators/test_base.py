@@ -111,7 +111,7 @@ def operations(function):
     return {node.op for node in nodes}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ["istft", "bigvgan", "vocos_same", "vocos_center"])
 def test_graph_is_plain(name, rng):
     """Any number of frames, without control flow, FFTs and complex numbers: it can be exported."""
     import tensorflow as tf

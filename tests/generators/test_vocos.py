@@ -44,11 +44,11 @@ def test_magnitudes_are_capped(rng):
 
 
 @pytest.mark.parametrize("padding", ["same", "center"])
-@pytest.mark.parametrize("frames", [1, 40, 300, 1100])
+@pytest.mark.parametrize("frames", [1, 300, 1100])
 def test_long_input_in_windows_equals_the_whole(padding, frames, rng):
     audio = AudioConfig(padding=padding)
     generator = Vocos(
-        dim=16, intermediate_dim=24, num_layers=8, istft_padding=padding, audio=vars(audio)
+        dim=16, intermediate_dim=24, num_layers=4, istft_padding=padding, audio=vars(audio)
     )
     generator.build((None, None, 80))
     mel = rng.standard_normal((2, frames, 80)).astype(np.float32)

@@ -37,7 +37,18 @@ from vocoder.synthesize import WINDOWS, Vocoder
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
-GENERATORS = ("hifigan_v1", "hifigan_v2", "hifigan_v3", "hifigan_istft")
+GENERATORS = (
+    "hifigan_v1",
+    "hifigan_v2",
+    "hifigan_v3",
+    "hifigan_istft",
+    "istftnet_c8c8i",
+    "istftnet_c8c1i",
+    "vocos",
+    "vocos_small",
+    "bigvgan_base",
+)
+TRAINED = ("hifigan_istft", "hifigan_v3", "vocos", "vocos_small", "bigvgan_base")
 
 
 def configured(*overrides) -> RunConfig:
@@ -95,7 +106,7 @@ def step_row(generator: str, seconds: float) -> dict:
     size, length = config.data.batch_size, config.data.segment_length
     frames = length // config.audio.hop_length
     batch = (
-        tf.constant(rng.standard_normal((size, frames, 80)), tf.float32),
+        tf.constant(rng.standard_normal((size, frames, config.audio.n_mels)), tf.float32),
         tf.constant(0.1 * rng.standard_normal((size, length)), tf.float32),
     )
     steps = {}
@@ -159,7 +170,8 @@ def flops_per_second_of_audio(generator) -> float:
 def synthesis_row(name: str, seconds: float) -> dict:
     """Speed of the folded generator on windows as `vocoder.synthesize` cuts them."""
     vocoder = Vocoder(built(configured(f"generator={name}")).folded())
-    mel = np.random.default_rng(0).standard_normal((1, WINDOWS[0], 80)).astype(np.float32)
+    shape = (1, WINDOWS[0], vocoder.audio.n_mels)
+    mel = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     vocoder.generate(mel)
     rates, times = [sgemm_rate()], []
     begin = time.perf_counter()
@@ -185,6 +197,15 @@ def main() -> None:
     )
     rows = ("pipeline", "step", "synthesis")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
+    parser.add_argument(
+        "--generators",
+        nargs="+",
+        metavar="NAME",
+        choices=sorted(path.stem for path in (asset("configs") / "generator").glob("*.yaml")),
+        help="configs to measure (default: {} for synthesis, {} for step)".format(
+            *(", ".join(names) for names in (GENERATORS, TRAINED))
+        ),
+    )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark.json"))
     options = parser.parse_args()
@@ -207,10 +228,10 @@ def main() -> None:
     if "pipeline" in options.rows:
         add("pipeline", pipeline_row(options.seconds))
     if "step" in options.rows:
-        for generator in ("hifigan_istft", "hifigan_v3"):
+        for generator in options.generators or TRAINED:
             add(f"step {generator}", step_row(generator, 4 * options.seconds))
     if "synthesis" in options.rows:
-        for generator in GENERATORS:
+        for generator in options.generators or GENERATORS:
             add(f"synthesis {generator}", synthesis_row(generator, options.seconds))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(table, indent=2) + "\n")

@@ -14,7 +14,9 @@ from typing import Any
 from vocoder.errors import InputError
 
 GENERATORS = {
+    "bigvgan": "vocoder.generators.bigvgan:BigVGAN",
     "hifigan": "vocoder.generators.hifigan:HiFiGAN",
+    "vocos": "vocoder.generators.vocos:Vocos",
 }
 
 DISCRIMINATORS = {

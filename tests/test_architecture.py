@@ -20,9 +20,10 @@ MAY_IMPORT = {
     "generators": {"config", "registry", "audio", "layers"},
     "losses": {"config", "registry", "audio"},
     "data": {"config", "registry", "audio"},
+    "evaluation": {"config", "registry", "audio", "data", "losses"},
     "training": {"config", "registry", "audio", "data", "generators", "losses"},
 }
-ENTRY_POINTS = {"train", "synthesize", "convert", "check", "__init__"}
+ENTRY_POINTS = {"train", "synthesize", "evaluate", "convert", "check", "__init__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -6,7 +6,7 @@ from vocoder import registry
 from vocoder.errors import InputError
 
 
-@pytest.mark.parametrize("table", ["GENERATORS", "LOSSES", "SCHEDULES"])
+@pytest.mark.parametrize("table", ["GENERATORS", "LOSSES", "METRICS", "SCHEDULES"])
 def test_every_entry_can_be_imported(table):
     for target in getattr(registry, table).values():
         module, attribute = target.split(":")

@@ -25,7 +25,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def evaluate(models: list[str], data: Path, out: Path, names: list[str] | None, limit: int | None):
+def evaluate(
+    models: list[str], data: Path, out: Path, names: list[str] | None, limit: int | None
+) -> int:
     """Rates models, prints the tables and writes the files.
 
     Args:
@@ -48,25 +50,14 @@ def evaluate(models: list[str], data: Path, out: Path, names: list[str] | None, 
     pairs = systems.named(models)
     clips = run.find_clips(data)[:limit]
     metrics, left_out = chosen(names)
-    from vocoder.synthesize import Vocoder, windows
-
-    compared = []
-    for name, path in pairs:
-        vocoder = Vocoder.load(path)
-
-        def window(frames, reach=vocoder.generator.receptive_field):
-            return next(windows(frames, reach))[1]
-
-        compared.append(
-            systems.System(name, vocoder.audio, vocoder.mel, vocoder.synthesize, window, True)
-        )
+    compared = systems.with_references([loaded(name, path) for name, path in pairs])
     failed = []
 
     def fail(error):
         failed.append(str(error))
         tqdm.write(f"error: {error}", file=sys.stderr)
 
-    results = run.evaluate(systems.with_references(compared), clips, metrics, out, fail)
+    results = run.evaluate(compared, clips, metrics, out, fail)
     report = Report(results)
     about = {
         "command": shlex.join(sys.orig_argv),
@@ -82,7 +73,20 @@ def evaluate(models: list[str], data: Path, out: Path, names: list[str] | None, 
     return len(failed)
 
 
-def chosen(names: list[str] | None):
+def loaded(name: str, path: str):
+    """A model as a `vocoder.evaluation.systems.System`."""
+    from vocoder.evaluation.systems import System
+    from vocoder.synthesize import Vocoder, windows
+
+    vocoder = Vocoder.load(path)
+
+    def window(frames):
+        return next(windows(frames, vocoder.generator.receptive_field))[1]
+
+    return System(name, vocoder.audio, vocoder.mel, vocoder.synthesize, window, is_model=True)
+
+
+def chosen(names: list[str] | None) -> tuple[list, list[str]]:
     """The metrics of these names, or all whose package is there, and why others are left out."""
     from vocoder.evaluation import metric
 

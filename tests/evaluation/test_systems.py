@@ -23,6 +23,12 @@ def test_names(models, names):
     assert [path for _, path in systems.named(models)] == [m.split("=")[-1] for m in models]
 
 
+def test_a_link_has_its_own_name(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "best").symlink_to(tmp_path / "run")
+    assert systems.named([f"{tmp_path}/best"]) == [("best", f"{tmp_path}/best")]
+
+
 def test_a_folder_with_an_equals_sign(tmp_path):
     (tmp_path / "lr=1").mkdir()
     assert systems.named([f"{tmp_path}/lr=1"]) == [("lr=1", f"{tmp_path}/lr=1")]

@@ -35,17 +35,18 @@ class GriffinLim:
     def synthesize(self, mel: np.ndarray) -> np.ndarray:
         """Log-mel (frames, n_mels) -> waveform (frames * hop_length,)."""
         audio = self.audio
+        # A frame more on each side, because librosa's signal ends in the middle of the outer ones.
+        mel = np.pad(mel, [(1, 1), (0, 0)], mode="edge")
         linear = np.exp(mel) if audio.log == "natural" else 10.0**mel
         magnitude = np.maximum(linear @ self._inverse, 0) ** (1 / audio.power)
-        # The mel's frames lie within the signal and its margins, which go away again.
         wave = librosa.griffinlim(
             magnitude.T,
             n_iter=ITERATIONS,
             hop_length=audio.hop_length,
             win_length=audio.win_length,
             n_fft=audio.n_fft,
-            center=False,
             random_state=0,
         )
         left, _ = audio.margins
-        return wave[left : left + len(mel) * audio.hop_length]
+        start = audio.hop_length + left - audio.n_fft // 2
+        return wave[start : start + (len(mel) - 2) * audio.hop_length]

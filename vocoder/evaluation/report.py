@@ -82,9 +82,9 @@ class Report:
         return "\n".join([*lines, *self._undefined()])
 
     def _undefined(self):
+        clips = len(self.results.clips)
+        made = {system.name for system in self.results.systems if system.synthesize is not None}
         for (system, measure), mean in self.means.items():
-            clips = len(self.results.clips)
-            made = {s.name for s in self.results.systems if s.synthesize is not None}
             if mean.count < clips and system in made:
                 yield f"{measure}: not defined on {clips - mean.count} of {clips} clips of {system}"
 

@@ -1,5 +1,6 @@
 """What is compared: models, and the two references that go with every comparison."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +61,7 @@ def named(models: list[str]) -> list[tuple[str, str]]:
     for i, (name, path) in enumerate(found):
         if name in ("", ".", "..") or "/" in name or "\\" in name:
             raise InputError(f"MODEL: {name!r} can't be the name of {path}; no / and not empty")
-        if name == RECORDINGS or name.startswith(GRIFFIN_LIM):
+        if name.startswith((RECORDINGS, GRIFFIN_LIM)):
             raise InputError(
                 f"MODEL: {name!r} is the name of a reference; NAME={path} gives another"
             )
@@ -72,7 +73,7 @@ def named(models: list[str]) -> list[tuple[str, str]]:
 
 
 def _parts(path):
-    whole = Path(path).resolve()
+    whole = Path(os.path.abspath(path))  # `resolve` would give a link the name of its target
     if whole.name == "generator.keras":  # of a run
         whole = whole.parent
     parts = [part for part in whole.parts if part != whole.anchor] or [""]

@@ -42,6 +42,17 @@ LOSSES = {
     "log_cosh": "keras.losses:LogCosh",
 }
 
+METRICS = {
+    "pesq_wb": "vocoder.evaluation.perceptual:PESQ",
+    "stoi": "vocoder.evaluation.perceptual:STOI",
+    "mcd": "vocoder.evaluation.spectral:MelCepstralDistortion",
+    "mr_stft": "vocoder.evaluation.spectral:MultiResolutionSTFT",
+    "log_mel_l1": "vocoder.evaluation.spectral:LogMelL1",
+    "pitch": "vocoder.evaluation.pitch:Pitch",
+    "dnsmos": "vocoder.evaluation.ratings:DNSMOS",
+    "plcmos": "vocoder.evaluation.ratings:PLCMOS",
+}
+
 SCHEDULES = {
     "constant": "vocoder.training.optimizer:constant",
     "exponential": "vocoder.training.optimizer:exponential",

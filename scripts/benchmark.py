@@ -41,7 +41,19 @@ from vocoder.training.build import build_trainer
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
-GENERATORS = ("hifigan_v1", "hifigan_v2", "hifigan_v3", "hifigan_istft")
+GENERATORS = (
+    "hifigan_v1",
+    "hifigan_v2",
+    "hifigan_v3",
+    "hifigan_istft",
+    "istftnet_c8c8i",
+    "istftnet_c8c1i",
+    "vocos",
+    "vocos_small",
+    "bigvgan_base",
+)
+TRAINED = ("hifigan_istft", "hifigan_v3", "vocos", "vocos_small", "bigvgan_base")
+BATCH_SIZE = {"bigvgan_base": 2}  # a step of 16 segments would take some 14 GB
 
 
 def configured(*overrides) -> RunConfig:
@@ -94,12 +106,15 @@ class SummedByHand(keras.losses.Loss):
 
 def step_row(generator: str, seconds: float) -> dict:
     """Times of one training step, in turns, and the median of the ratios."""
-    config = configured(f"generator={generator}")
+    overrides = [f"generator={generator}"]
+    if generator in BATCH_SIZE:
+        overrides.append(f"data.batch_size={BATCH_SIZE[generator]}")
+    config = configured(*overrides)
     rng = np.random.default_rng(0)
     size, length = config.data.batch_size, config.data.segment_length
     frames = length // config.audio.hop_length
     batch = (
-        tf.constant(rng.standard_normal((size, frames, 80)), tf.float32),
+        tf.constant(rng.standard_normal((size, frames, config.audio.n_mels)), tf.float32),
         tf.constant(0.1 * rng.standard_normal((size, length)), tf.float32),
     )
     steps = {}
@@ -132,7 +147,7 @@ def step_row(generator: str, seconds: float) -> dict:
     for name in ("summed_by_hand", "computed_again"):
         pairs = zip(times["multi_loss"], times[name], strict=True)
         row[f"multi_loss_over_{name}"] = statistics.median(a / b for a, b in pairs)
-    return row | {"rounds": len(times["multi_loss"])}
+    return row | {"examples": size, "rounds": len(times["multi_loss"])}
 
 
 def sgemm_rate() -> float:
@@ -163,7 +178,8 @@ def flops_per_second_of_audio(generator) -> float:
 def synthesis_row(name: str, seconds: float) -> dict:
     """Speed of the folded generator on windows as `vocoder.synthesize` cuts them."""
     vocoder = Vocoder(built(configured(f"generator={name}")).folded())
-    mel = np.random.default_rng(0).standard_normal((1, WINDOWS[0], 80)).astype(np.float32)
+    shape = (1, WINDOWS[0], vocoder.audio.n_mels)
+    mel = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     vocoder.generate(mel)
     rates, times = [sgemm_rate()], []
     begin = time.perf_counter()
@@ -244,6 +260,15 @@ def main() -> None:
     )
     rows = ("pipeline", "step", "synthesis", "adversarial", "scaling")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
+    parser.add_argument(
+        "--generators",
+        nargs="+",
+        metavar="NAME",
+        choices=sorted(path.stem for path in (asset("configs") / "generator").glob("*.yaml")),
+        help="configs to measure (default: {} for synthesis, {} for step)".format(
+            *(", ".join(names) for names in (GENERATORS, TRAINED))
+        ),
+    )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark.json"))
     options = parser.parse_args()
@@ -260,16 +285,16 @@ def main() -> None:
 
     def add(name, row):
         table["rows"][name] = row
-        print(f"{name:<24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+        print(f"{name:<26}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         sys.stdout.flush()
 
     if "pipeline" in options.rows:
         add("pipeline", pipeline_row(options.seconds))
     if "step" in options.rows:
-        for generator in ("hifigan_istft", "hifigan_v3"):
+        for generator in options.generators or TRAINED:
             add(f"step {generator}", step_row(generator, 4 * options.seconds))
     if "synthesis" in options.rows:
-        for generator in GENERATORS:
+        for generator in options.generators or GENERATORS:
             add(f"synthesis {generator}", synthesis_row(generator, options.seconds))
     if "adversarial" in options.rows:
         for generator in ("hifigan_v1", "hifigan_v3"):

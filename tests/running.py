@@ -4,14 +4,28 @@ import csv
 import subprocess
 import sys
 
-# Small enough for a test: narrow networks, short segments.
-TINY = [
+# Small enough for a test: short segments, narrow networks.
+SHORT = [
     "trainer=smoke",
-    "generator.upsample_initial_channel=16",
     "data.batch_size=2",
     "data.segment_length=4096",
     "data.validation_segments=3",
 ]
+FEW_BLOCKS = [
+    "generator.resblock_kernel_sizes=[3,5]",
+    "generator.resblock_dilation_sizes=[[1],[2]]",
+]
+TINY_GENERATOR = {  # by the name in the registry
+    "bigvgan": [
+        "generator.upsample_initial_channel=16",
+        "generator.upsample_rates=[16,16]",
+        "generator.upsample_kernel_sizes=[32,32]",
+        *FEW_BLOCKS,
+    ],
+    "hifigan": ["generator.upsample_initial_channel=16", *FEW_BLOCKS],
+    "vocos": ["generator.dim=16", "generator.intermediate_dim=32", "generator.num_layers=2"],
+}
+TINY = [*SHORT, "generator.upsample_initial_channel=16"]
 
 
 def run(*arguments, module="vocoder.train", cwd):

@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "discriminators": {"config", "registry", "audio", "layers"},
     "losses": {"config", "registry", "audio"},
     "data": {"config", "registry", "audio"},
+    "evaluation": {"config", "registry", "audio", "data", "losses"},
     "training": {
         "config", "registry", "safe_files", "audio", "layers", "data", "generators",
         "discriminators", "losses",
     },
 }  # fmt: skip
-ENTRY_POINTS = {"train", "synthesize", "convert", "check", "__init__"}
+ENTRY_POINTS = {"train", "synthesize", "evaluate", "convert", "check", "__init__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

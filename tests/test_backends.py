@@ -14,7 +14,7 @@ import numpy as np
 import keras
 from vocoder.audio import MelSpectrogram
 from vocoder.discriminators import *
-from vocoder.generators import HiFiGAN
+from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.losses import *
 from vocoder.losses.build import build_discriminator_loss, build_multi_loss
 
@@ -58,8 +58,17 @@ other = build_discriminator_loss(multi)
 out["gan"] = [float(multi({"waveform": true, "features": real},
                           {"waveform": pred, "features": fake})), float(other(real, fake))]
 out["gan_parts"] = [float(value) for loss in (multi, other) for value in loss.values.values()]
-for name, head in (("plain", {}), ("istft", {"istft_n_fft": 16, "istft_hop_length": 4})):
-    generator = HiFiGAN((8, 4), (16, 8), 16, **head, weight_norm=True)
+tiny = {"upsample_rates": (8, 4), "upsample_kernel_sizes": (16, 8), "upsample_initial_channel": 16}
+few = {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1, 3),)}
+vocos = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
+vocos |= {"istft_n_fft": 32, "istft_hop_length": 8}
+for name, generator in {
+    "plain": HiFiGAN(**tiny),
+    "istft": HiFiGAN(**tiny, istft_n_fft=16, istft_hop_length=4, istft_phase="sine"),
+    "bigvgan": BigVGAN(**tiny, **few),
+    "vocos_same": Vocos(**vocos),
+    "vocos_center": Vocos(**vocos, istft_padding="center"),
+}.items():
     generator.build((None, None, 80))
     scramble(generator, 0.1)
     out[name] = generator(mel)

@@ -19,7 +19,8 @@ def benchmark():
 
 # GFLOP per second of audio, counted by hand from the layers of the published networks.
 @pytest.mark.parametrize(
-    ("name", "work"), [("hifigan_v1", 52.9), ("hifigan_v2", 3.3), ("hifigan_v3", 3.9)]
+    ("name", "work"),
+    [("hifigan_v1", 52.9), ("hifigan_v2", 3.3), ("hifigan_v3", 3.9), ("vocos", 2.49)],
 )
 def test_work_of_the_published_networks(benchmark, name, work):
     generator = benchmark.built(benchmark.configured(f"generator={name}")).folded()

@@ -38,6 +38,9 @@ def needed(option: Path) -> list[str]:
         if name == "filelist":
             extra += ["data.train_list=a", "data.validation_list=b"]
         return extra
+    if group == "experiment" and name != "demo_gan":
+        given = ["data.mels=y", "trainer.pretrained=z"] if name == "finetune" else []
+        return ["data.root=x", *given]
     if name == "44k_128":  # a hop of 512
         return ["generator.istft_hop_length=64", "generator.istft_n_fft=256"]
     if group == "loss" and (name == "hifigan" or name.endswith("_gan")):
@@ -136,7 +139,7 @@ MISTAKES = {
     "generator.upsample_rates=8": "generator",
     "generator.name=hifigun": "generator.name: unknown 'hifigun'; did you mean 'hifigan'",
     "+generator.chanels=3": "generator.chanels: unknown",
-    "~generator.name": "generator.name: missing .known: hifigan",
+    "~generator.name": "generator.name: missing .known: bigvgan, hifigan, vocos",
     "loss=hifigan": "loss.terms.feature_matching: needs discriminators; discriminator=mpd_msd",
     "discriminator=mpd": "mpd",
     "+discriminator.parts.x=3": "discriminator.parts.x: must be a mapping",

@@ -1,4 +1,4 @@
-"""Checkpoints of the original HiFi-GAN, from tests/golden and from files made here."""
+"""Checkpoints of the original networks, from tests/golden and from files made here."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import vocoder
 from vocoder import convert
@@ -27,6 +28,84 @@ def test_output_equals_the_original(golden, name, tmp_path):
     assert (model.audio.sample_rate, model.audio.fmax) == (22050, 8000)
     reference = golden(name)
     np.testing.assert_allclose(model.synthesize(reference["mel"]), reference["wav"], atol=1e-4)
+
+
+def test_bigvgan_equals_the_original(golden, tmp_path):
+    files = GOLDEN / "bigvgan_tiny_base.pt", GOLDEN / "bigvgan_tiny_base.json"
+    convert.main([*map(str, files), str(tmp_path / "out.keras")])
+    model = vocoder.load(tmp_path / "out.keras")
+    assert (model.audio.sample_rate, model.audio.fmax) == (22050, 8000)
+    reference = golden("bigvgan_tiny_base")
+    made = np.asarray(model.generator(reference["mel"][None]))[0]
+    np.testing.assert_allclose(made, reference["wav"], atol=1e-4)
+
+
+@pytest.fixture
+def vocos(tmp_path):
+    """Vocos' checkpoint and config to tamper with, and how to convert them."""
+    state = torch.load(GOLDEN / "vocos_tiny.bin", weights_only=True)
+    settings = yaml.safe_load((GOLDEN / "vocos_tiny.yaml").read_text())
+
+    def converted():
+        torch.save(state, tmp_path / "pytorch_model.bin")
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+        out = tmp_path / "vocos.keras"
+        convert.main([*map(str, (tmp_path / "pytorch_model.bin", tmp_path / "config.yaml", out))])
+        return vocoder.load(out)
+
+    return state, settings, converted
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+@pytest.mark.filterwarnings("ignore:Empty filters detected")  # 80 bands of 33 bins
+def test_vocos_equals_the_original(vocos, padding, golden):
+    state, settings, converted = vocos
+    for part in ("feature_extractor", "head"):
+        settings[part]["init_args"]["padding"] = padding
+    state["feature_extractor.mel_spec.spectrogram.window"] = torch.ones(64)  # as published
+    model = converted()
+    audio = model.audio
+    assert (audio.sample_rate, audio.padding, audio.floor) == (24000, padding, 1e-7)
+    assert (audio.htk, audio.norm, audio.fmax, audio.magnitude_epsilon) == (True, None, None, 0)
+    reference = golden("vocos_tiny")
+    expected = reference[f"wav_{padding}"]
+    made = model.synthesize(reference["mel"])
+    assert made.shape == (32 * 16,)
+    np.testing.assert_allclose(made[: len(expected)], expected, atol=1e-4)
+
+
+def test_every_fault_of_a_vocos_is_told(vocos, tmp_path, capsys):
+    state, settings, converted = vocos
+    del state["backbone.norm.bias"]
+    state["backbone.convnext.1.dwconv.weight"] = torch.zeros(32, 32, 7)
+    state["backbone.convnext.9.gamma"] = torch.zeros(32)
+    with pytest.raises(SystemExit):
+        converted()
+    error = capsys.readouterr().err
+    assert "backbone.norm.bias is missing" in error
+    assert "dwconv.weight has shape (32, 32, 7), not (32, 1, 7)" in error
+    assert "backbone.convnext.9.gamma has no place" in error
+    assert len(error.splitlines()) == 3
+
+    for change, message in (
+        ({"head": {"class_path": "os.system"}}, "head.class_path: only ISTFTHead is converted"),
+        ({"head": 3}, "head is no class_path"),
+        ({"backbone": {"class_path": "VocosBackbone"}}, "input_channels, dim, .* missing"),
+        (
+            {"feature_extractor": {"class_path": "vocos.feature_extractors.EncodecFeatures"}},
+            "feature_extractor.class_path: only MelSpectrogramFeatures",
+        ),
+        (
+            {"backbone": {"class_path": "VocosBackbone", "init_args": {"adanorm": 4}}},
+            "backbone.init_args.adanorm: unknown",
+        ),
+    ):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings | change))
+        with pytest.raises(InputError, match=f"c.yaml: .*{message}"):
+            convert.convert(Path("c.bin"), tmp_path / "c.yaml", Path("o.keras"))
+    (tmp_path / "c.yaml").write_text("backbone: !!python/object/apply:os.getcwd []")
+    with pytest.raises(InputError, match="c.yaml: can't be read as plain YAML"):
+        convert.convert(Path("c.bin"), tmp_path / "c.yaml", Path("o.keras"))
 
 
 @pytest.fixture
@@ -200,7 +279,7 @@ def test_every_fault_of_discriminators_is_told(tmp_path):
     with pytest.raises(InputError, match="do_3: mpd: strides: 5 of them for 4 channels"):
         convert.convert(path, config, out)
     torch.save({"mpd": 3, "msd": loaded["msd"]}, path)
-    with pytest.raises(InputError, match='do_3: has no "mpd"'):
+    with pytest.raises(InputError, match='do_3: holds no tensors of "mpd"'):
         convert.convert(path, config, out)
 
 

@@ -6,7 +6,9 @@ from vocoder import registry
 from vocoder.errors import InputError
 
 
-@pytest.mark.parametrize("table", ["GENERATORS", "DISCRIMINATORS", "LOSSES", "SCHEDULES"])
+@pytest.mark.parametrize(
+    "table", ["GENERATORS", "DISCRIMINATORS", "LOSSES", "METRICS", "SCHEDULES"]
+)
 def test_every_entry_can_be_imported(table):
     for target in getattr(registry, table).values():
         module, attribute = target.split(":")

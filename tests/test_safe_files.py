@@ -23,11 +23,19 @@ from vocoder.config import (
     with_resumed_overrides,
 )
 from vocoder.errors import InputError
-from vocoder.generators import HiFiGAN
+from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 
 SMALL = {"upsample_kernel_sizes": (16,), "upsample_initial_channel": 8, "resblock": 2}
 ISTFT = {"upsample_rates": (8,), "istft_n_fft": 128, "istft_hop_length": 32}
 PLAIN = {"upsample_rates": (8,)}
+TINY_VOCOS = {
+    "dim": 8,
+    "intermediate_dim": 8,
+    "num_layers": 1,
+    "istft_n_fft": 32,
+    "istft_hop_length": 8,
+    "istft_padding": "center",
+}
 
 
 def made(weight_norm=False, dtype=None, **arguments):
@@ -130,6 +138,26 @@ def test_hostile_parts_of_discriminators(folder, good, good_discriminators):
         config["config"]["parts"] = parts
         path = rewritten(good_discriminators, folder / f"{name}.keras", config)
         refused(path, message, load=safe_files.load_discriminators)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (BigVGAN, SMALL | PLAIN),
+        (Vocos, TINY_VOCOS),
+    ],
+)
+def test_other_generators_load(cls, arguments, dtype, tmp_path):
+    audio = vars(AudioConfig(hop_length=8))
+    generator = cls(**arguments, audio=audio, dtype=dtype)
+    generator.build((None, None, 80))
+    for model in (generator, generator.folded()):
+        model.save(tmp_path / "good.keras")
+        loaded = vocoder.load(tmp_path / "good.keras").generator
+        assert type(loaded) is cls and loaded.get_config() == model.get_config()
+        for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def touching(x):

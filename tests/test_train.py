@@ -1,18 +1,36 @@
 """The main job as a user runs it: `python -m vocoder.train` in a process of its own."""
 
 import os
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import soundfile
-from running import TINY, rows, run
+from hydra import compose, initialize_config_dir
+from running import SHORT, TINY, TINY_GENERATOR, rows, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vocoder
+from vocoder import registry
+from vocoder.config import asset, register_resolvers
 
-GENERATORS = sorted(p.stem for p in (Path(__file__).parents[1] / "configs/generator").glob("*"))
+
+def one_of_each() -> dict[str, str]:
+    """One config for each class of generator and kind of head, with the class's name."""
+    register_resolvers()
+    found = {}
+    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
+        for path in sorted((asset("configs") / "generator").glob("*.yaml")):
+            node = compose("train", [f"generator={path.stem}"]).generator
+            found.setdefault((node.name, bool(node.get("istft_n_fft"))), path.stem)
+    return {config: name for (name, _), config in found.items()}
+
+
+GENERATORS = one_of_each()
+
+
+def test_every_generator_is_tried():
+    assert set(GENERATORS.values()) == set(TINY_GENERATOR) == set(registry.GENERATORS)
 
 
 @pytest.fixture(scope="session")
@@ -154,8 +172,9 @@ def test_mixed_precision(recordings, tmp_path, precision):
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_every_generator_end_to_end(generator, recordings, tmp_path):
     """Trains, saves, reloads, resumes and synthesises."""
-    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
-    done = run(*common, f"generator={generator}", "hydra.run.dir=r", cwd=tmp_path)
+    common = [*SHORT, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    common += [f"generator={generator}", *TINY_GENERATOR[GENERATORS[generator]]]
+    done = run(*common, "hydra.run.dir=r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     resumed = run("trainer.resume=r", "trainer.max_steps=6", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr

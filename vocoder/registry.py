@@ -14,7 +14,9 @@ from typing import Any
 from vocoder.errors import InputError
 
 GENERATORS = {
+    "bigvgan": "vocoder.generators.bigvgan:BigVGAN",
     "hifigan": "vocoder.generators.hifigan:HiFiGAN",
+    "vocos": "vocoder.generators.vocos:Vocos",
 }
 
 DISCRIMINATORS = {
@@ -38,6 +40,17 @@ LOSSES = {
     "mse": "keras.losses:MeanSquaredError",
     "huber": "keras.losses:Huber",
     "log_cosh": "keras.losses:LogCosh",
+}
+
+METRICS = {
+    "pesq_wb": "vocoder.evaluation.perceptual:PESQ",
+    "stoi": "vocoder.evaluation.perceptual:STOI",
+    "mcd": "vocoder.evaluation.spectral:MelCepstralDistortion",
+    "mr_stft": "vocoder.evaluation.spectral:MultiResolutionSTFT",
+    "log_mel_l1": "vocoder.evaluation.spectral:LogMelL1",
+    "pitch": "vocoder.evaluation.pitch:Pitch",
+    "dnsmos": "vocoder.evaluation.ratings:DNSMOS",
+    "plcmos": "vocoder.evaluation.ratings:PLCMOS",
 }
 
 SCHEDULES = {

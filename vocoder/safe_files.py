@@ -13,7 +13,7 @@ from pathlib import Path
 from vocoder import registry
 from vocoder.errors import InputError
 
-# Bytes of a file and of all its members unpacked. HiFi-GAN's discriminators have 283 MB.
+# Bytes of a file and of all its members unpacked. BigVGAN, the largest here, has 450 MB.
 SIZE_LIMIT = 4 * 2**30
 CONFIG_LIMIT = 2**20  # bytes of config.json; ours have a thousand
 # Keras packs nothing, and weights that somebody packed hardly shrink.

@@ -93,14 +93,14 @@ def fit(trainer, mel, wave, at=0):
 def test_a_step_equals_the_originals(golden):
     """Losses and gradients of the generator and of both discriminators: golden/gan_step.npz."""
     torch = pytest.importorskip("torch")
-    from vocoder.convert import _layers
+    from vocoder.convert.hifigan import layers
 
     path = Path(__file__).parents[1] / "golden/hifigan_tiny_rb1.pth"
     state = torch.load(path, weights_only=True)["generator"]
     generator = HiFiGAN(upsample_initial_channel=32)
     generator.build((None, None, 80))
     ours = {}
-    for name, layer in _layers(generator):
+    for name, layer in layers(generator):
         for suffix, variable in (("v", layer.v), ("g", layer.g)):
             value = state[f"{name}.weight_{suffix}"].numpy()
             variable.assign(value.transpose(2, 1, 0) if suffix == "v" else value.ravel())
@@ -267,7 +267,7 @@ def test_every_experiment_steps_twice_on_tiny_widths(name):
 
 
 def test_a_run_begins_with_given_weights(tmp_path):
-    from vocoder.convert import _layers  # every convolution
+    from vocoder.convert.hifigan import layers  # every convolution
 
     trainer = tiny()
     mel, wave = batches(1)
@@ -279,7 +279,7 @@ def test_a_run_begins_with_given_weights(tmp_path):
     other = tiny(*given)
     expected = np.asarray(trainer.generator(mel[0]))
     np.testing.assert_allclose(other.generator(mel[0]), expected, atol=1e-5)
-    for _, layer in _layers(other.generator):
+    for _, layer in layers(other.generator):
         assert np.isfinite(np.asarray(layer.kernel)).all()
     for a, b in zip(trainer.discriminators.variables, other.discriminators.variables, strict=True):
         np.testing.assert_array_equal(a, b)

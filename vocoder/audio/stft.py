@@ -67,16 +67,21 @@ def overlap_add(frames, hop_length: int):
     return ops.reshape(total, (-1, (count + overlap - 1) * hop_length))
 
 
-def inverse_stft(real, imaginary, hop_length: int):
+def inverse_stft(real, imaginary, hop_length: int, padding: str = "same"):
     """Waveform of a spectrogram whose frames are `hop_length` apart, by windowed overlap-add.
 
-    The padding is "same", as in Vocos: (n_fft - hop_length) / 2 samples are cut from both ends, so
-    that every frame stands for `hop_length` samples. The window is a periodic Hann window in
-    analysis and synthesis, divided out by the sum of its squares, also where it is incomplete.
+    The exact inverse of an STFT with the padding of `AudioConfig`, at the ends too: every frame
+    stands for `hop_length` samples. The window is a periodic Hann window in analysis and
+    synthesis, divided out by the sum of its squares, also where it is incomplete. There is no FFT
+    and no control flow in it, which not every runtime has.
 
     Args:
         real, imaginary: (batch, frames, n_fft / 2 + 1), float32.
-        hop_length: Samples; it divides n_fft at least twice.
+        hop_length: Samples; it divides n_fft at least twice, at least three times with "center".
+        padding: "same": frame i begins (n_fft - hop_length) / 2 samples before sample
+            i * hop_length, as in Vocos. "center": n_fft / 2 samples before it, as in
+            `torch.istft`, which however ends where the last frame is centred, `hop_length` samples
+            earlier.
 
     Returns:
         (batch, frames * hop_length).
@@ -86,7 +91,7 @@ def inverse_stft(real, imaginary, hop_length: int):
     frames = ops.matmul(ops.concatenate([real, imaginary], axis=-1), matrix)
     squares = ops.convert_to_tensor(hann(n_fft) ** 2, dtype="float32")
     envelope = overlap_add(ops.ones_like(frames[:1, :, :1]) * squares, hop_length)
-    cut = (n_fft - hop_length) // 2
+    cut = (n_fft - hop_length) // 2 if padding == "same" else n_fft // 2
     samples = ops.shape(real)[1] * hop_length
     signal = overlap_add(frames, hop_length)[:, cut : cut + samples]
     return signal / envelope[:, cut : cut + samples]

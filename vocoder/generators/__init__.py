@@ -1,6 +1,8 @@
 """Networks from mel spectrograms to waveforms: `generator(mel)`."""
 
 from vocoder.generators.base import Generator
+from vocoder.generators.bigvgan import BigVGAN
 from vocoder.generators.hifigan import HiFiGAN
+from vocoder.generators.vocos import Vocos
 
-__all__ = ["Generator", "HiFiGAN"]
+__all__ = ["BigVGAN", "Generator", "HiFiGAN", "Vocos"]

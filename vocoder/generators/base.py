@@ -11,8 +11,9 @@ from vocoder.layers.weight_norm import fold_weights
 class Generator(keras.Model):
     """A network from mels, (batch, frames, n_mels), to waveforms, (batch, frames * hop_length).
 
-    A subclass has explicit constructor arguments, among them `audio`, `n_mels` and
-    `weight_norm`; its `get_config` returns them. Its waveforms are float32 whatever the precision.
+    A subclass has explicit constructor arguments, among them `audio` and `n_mels`, and
+    `weight_norm` if it has any; its `get_config` returns them. Its waveforms are float32 whatever
+    the precision.
 
     Args:
         audio: Fields of `AudioConfig`; they travel inside the saved model, so that it alone is
@@ -47,7 +48,9 @@ class Generator(keras.Model):
 
     def folded(self):
         """The same network in float32 without weight normalisation, for inference."""
-        config = self.get_config() | {"weight_norm": False, "dtype": "float32"}
+        config = self.get_config() | {"dtype": "float32"}
+        if "weight_norm" in config:
+            config["weight_norm"] = False
         twin = type(self).from_config(config)
         for generator in (self, twin):
             if not generator.built:

@@ -1,0 +1,149 @@
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+from vocoder.config import AudioConfig
+from vocoder.errors import InputError
+from vocoder.evaluation import run
+from vocoder.evaluation.metric import Measure, Metric
+from vocoder.evaluation.report import Report
+from vocoder.evaluation.systems import System
+
+
+def test_clips_of_a_list(recordings, tmp_path):
+    names = ["speaker0/0.wav", "speaker1/1.wav"]
+    absolute = tmp_path / "list.txt"
+    absolute.write_text("".join(f"{recordings / name}\n" for name in names) + "\n")
+    assert run.find_clips(absolute) == [(name, recordings / name) for name in names]
+    relative = tmp_path / "relative.txt"
+    where = os.path.relpath(recordings, tmp_path)
+    relative.write_text("\n".join(f"{where}/{name}" for name in names))
+    assert [name for name, _ in run.find_clips(relative)] == names
+    assert [name for name, _ in run.find_clips(recordings)][:2] == [
+        "speaker0/0.wav",
+        "speaker0/2.wav",
+    ]
+
+
+def test_no_clips(recordings, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "folder").mkdir()
+    for path, reason in {
+        tmp_path / "empty.txt": "no audio in",
+        tmp_path / "folder": "no audio in",
+        tmp_path / "binary.txt": "can't be read",
+        recordings / "speaker0/0.wav": "is no folder and no list",
+    }.items():
+        with pytest.raises(InputError, match=f"^--data: .*{reason}"):
+            run.find_clips(path)
+
+
+class Peak(Metric):
+    """The peak of what was synthesised, above 0.5 not defined."""
+
+    measures = (Measure("peak", "peak", "", True),)
+
+    def compute(self, reference, synthesised, sample_rate):
+        peak = np.abs(synthesised).max()
+        return (peak if peak <= 0.5 else np.nan,)
+
+
+def system(name, gain, calls=None):
+    audio = AudioConfig()
+
+    def synthesize(mel):
+        calls.append(len(mel))
+        return np.full(len(mel) * audio.hop_length, gain * mel.max())
+
+    def mel(samples):
+        return np.full((len(samples) // audio.hop_length, 80), np.abs(samples).max())
+
+    if gain is None:
+        return System(name, audio, mel, None)
+    return System(name, audio, mel, synthesize, lambda frames: min(frames, 100), True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    time = np.arange(44100)
+    for i in range(6):
+        tone = (0.2 + 0.05 * i) * np.sin(0.1 * time[: 30_000 + 2000 * i])
+        soundfile.write(folder / f"{i}.flac", tone, 22050)
+    return folder
+
+
+def test_every_system_on_every_clip(folder, tmp_path):
+    soundfile.write(folder / "half.wav", np.full(20_000, 0.4), 11025)  # 40,000 samples at 22,050
+    calls = []
+    systems = [system("recordings", None), system("half", 0.5, calls), system("full", 1.0, [])]
+    results = run.evaluate(systems, run.find_clips(folder), [Peak()], tmp_path / "out", pytest.fail)
+    assert results.clips == [*(f"{i}.flac" for i in range(6)), "half.wav"]
+    assert results.values.shape == (3, 7, 2)
+    np.testing.assert_allclose(results.seconds[[0, 6]], [30_000 / 22050, 40_000 / 22050])
+    peaks = results.values[:, :, 0]
+    np.testing.assert_allclose(peaks[0, :6], 0.2 + 0.05 * np.arange(6), atol=1e-3)
+    np.testing.assert_allclose(peaks[1], peaks[0] / 2, atol=1e-6)
+    assert np.isnan(results.values[0, :, 1]).all() and (results.values[1:, :, 1] > 0).all()
+    # The first clip twice, to warm up: all others make windows of as many frames.
+    assert calls == [
+        117,
+        117,
+        *((30_000 + 2000 * i) // 256 for i in range(1, 6)),
+        156,
+    ]
+    wave, rate = soundfile.read(tmp_path / "out/half/0.wav")
+    assert rate == 22050 and len(wave) == 117 * 256
+    assert wave[0] == pytest.approx(0.1, abs=1e-3)
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 3 * 7
+
+    report = Report(results)
+    assert report.means["half", "peak"].mean == pytest.approx(np.mean(peaks[0]) / 2, abs=1e-6)
+    (difference,) = [d for d in report.differences if d.measure == "peak"]
+    assert (difference.first, difference.second) == ("full", "half")
+    assert difference.mean.mean == pytest.approx(np.mean(peaks[0]) / 2, abs=1e-6)
+    assert difference.p < 0.05  # all seven of one sign: 2 / 2^7, at the most twice that
+    text = report.tables(120)
+    assert "full - half" in text and "7 clips, 0.2 min" in text
+    # A narrow terminal gets the same columns below one another.
+    narrow = report.tables(60).splitlines()
+    assert max(map(len, narrow[1:4])) <= 60
+    cells = next(line for line in text.splitlines() if line.startswith("peak")).split("  ")[1:]
+    assert all(cell.strip() in "\n".join(narrow) for cell in cells)
+
+
+def test_what_is_not_defined_is_told(folder, tmp_path):
+    systems = [system("recordings", None), system("loud", 1.3, [])]
+    results = run.evaluate(systems, run.find_clips(folder), [Peak()], tmp_path / "out", pytest.fail)
+    assert "peak: not defined on 2 of 6 clips of loud" in Report(results).tables(120)
+
+
+def test_bad_clips_are_told_and_the_others_rated(folder, tmp_path):
+    (folder / "text.wav").write_text("no audio")
+    soundfile.write(folder / "silent.wav", np.zeros(30_000), 22050)
+    soundfile.write(folder / "short.wav", np.full(1000, 0.1), 22050)
+    soundfile.write(folder / "0.wav", np.full(30_000, 0.1), 22050)  # as 0.flac
+    clips = [*run.find_clips(folder), ("gone.wav", folder / "gone.wav")]
+    errors = []
+    systems = [system("recordings", None)]
+    results = run.evaluate(systems, clips, [], tmp_path / "out", lambda e: errors.append(str(e)))
+    assert results.clips == [f"{i}.flac" for i in range(6)]
+    for line, reason in zip(
+        errors,
+        ["0.wav is made of 0.flac", "shorter than a window", "silence", "audio", "no such file"],
+        strict=True,
+    ):
+        assert reason in line
+    with pytest.raises(InputError, match="--data: none of its recordings"):
+        run.evaluate(systems, clips[-1:], [], tmp_path / "out", errors.append)
+
+
+def test_out_that_can_not_be_written(folder, tmp_path):
+    (tmp_path / "out").write_text("")
+    clips = run.find_clips(folder)
+    with pytest.raises(InputError, match="--out: .*recordings can't be made"):
+        run.evaluate([system("recordings", None)], clips, [], tmp_path / "out", pytest.fail)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from vocoder.config import AudioConfig
+from vocoder.generators import Vocos
+from vocoder.layers.convnext import DepthwiseConv1D
+from vocoder.synthesize import Vocoder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        ({"n_mels": 100}, 13_531_650),  # as the original counts
+        ({"n_mels": 80, "dim": 384, "intermediate_dim": 1152, "num_layers": 4}, 4_173_954),
+    ],
+)
+def test_parameter_counts(arguments, count):
+    generator = Vocos(**arguments)
+    generator.build((None, None, arguments["n_mels"]))
+    assert generator.count_params() == count
+
+
+def test_depthwise_equals_torch(rng):
+    torch = pytest.importorskip("torch")
+    layer = DepthwiseConv1D(7)
+    x = rng.standard_normal((2, 10, 3)).astype(np.float32)
+    layer.build(x.shape)
+    layer.bias.assign(rng.standard_normal(3))
+    weight = torch.tensor(np.asarray(layer.kernel).transpose())
+    signal = torch.tensor(x).transpose(1, 2)
+    bias = torch.tensor(np.asarray(layer.bias))
+    expected = torch.nn.functional.conv1d(signal, weight, bias, padding=3, groups=3)
+    np.testing.assert_allclose(layer(x), expected.transpose(1, 2).numpy(), atol=1e-6)
+
+
+def test_magnitudes_are_capped(rng):
+    generator = Vocos(dim=16, intermediate_dim=24, num_layers=2)
+    mel = 1e4 * rng.standard_normal((1, 20, 80)).astype(np.float32)
+    generator(mel)
+    generator.out.bias.assign(np.full(1026, 50, np.float32))
+    # At most 100 in every bin of every frame: the sum of 512 bins, over a window of mean 0.5.
+    waveform = np.asarray(generator(mel))
+    assert np.isfinite(waveform).all() and np.abs(waveform).max() < 200
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+@pytest.mark.parametrize("frames", [1, 300, 1100])
+def test_long_input_in_windows_equals_the_whole(padding, frames, rng):
+    audio = AudioConfig(padding=padding)
+    generator = Vocos(
+        dim=16, intermediate_dim=24, num_layers=4, istft_padding=padding, audio=vars(audio)
+    )
+    generator.build((None, None, 80))
+    mel = rng.standard_normal((2, frames, 80)).astype(np.float32)
+    whole = np.asarray(generator(mel))
+    assert whole.shape == (2, frames * 256)
+    np.testing.assert_allclose(Vocoder(generator).synthesize(mel), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_layers": 0}, "num_layers: "),
+        ({"dim": -1}, "dim: "),
+        ({"istft_padding": "valid"}, "istft_padding: "),
+        ({"istft_hop_length": 300}, "istft_hop_length: 300 must divide istft_n_fft .* twice"),
+        (
+            {"istft_hop_length": 512, "istft_padding": "center"},
+            "istft_hop_length: 512 must divide istft_n_fft .* three times",
+        ),
+        ({"audio": {"hop_length": 512}}, "istft_hop_length: 256 makes 256 .* is 512"),
+        ({"audio": {}, "n_mels": 100}, "n_mels: 100 is not audio.n_mels"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Vocos(**arguments)

@@ -1,0 +1,5 @@
+"""`python -m vocoder.convert`."""
+
+from vocoder.convert import main
+
+main()

@@ -1,0 +1,48 @@
+"""Checkpoints of BigVGAN (github.com/NVIDIA/BigVGAN)."""
+
+import dataclasses
+
+from vocoder.convert import hifigan, reading
+from vocoder.convert.reading import Place
+
+ARGUMENTS = (*hifigan.ARGUMENTS, "activation", "snake_logscale")
+OPTIONS = ("use_tanh_at_final", "use_bias_at_final")  # true where a config has none
+
+
+def matches(settings):
+    return "activation" in settings
+
+
+def build(settings):
+    from vocoder.generators import BigVGAN
+
+    reading.require(settings, [*ARGUMENTS, *reading.AUDIO.values(), "resblock"], "BigVGAN")
+    return BigVGAN(
+        **{name: settings[name] for name in ARGUMENTS},
+        **{name: settings.get(name, True) for name in OPTIONS},
+        resblock=int(settings["resblock"]),
+        audio=dataclasses.asdict(reading.audio_of(settings)),
+        weight_norm=False,
+    )
+
+
+def is_buffer(name):
+    return name.endswith((".upsample.filter", ".downsample.lowpass.filter"))
+
+
+def places(generator):
+    # HiFi-GAN's names but for one more index of the upsamplings, and the activations besides.
+    for name, layer in hifigan.layers(generator):
+        yield from reading.layer(f"{name}.0" if name.startswith("ups.") else name, layer)
+    blocks = [block for stage in generator.blocks for block in stage]
+    for i, block in enumerate(blocks):
+        snakes = [snake for unit in block.snakes for snake in unit]
+        for j, snake in enumerate(snakes):
+            yield from _snake(f"resblocks.{i}.activations.{j}", snake)
+    yield from _snake("activation_post", generator.activation_post)
+
+
+def _snake(name, snake):
+    yield Place(f"{name}.act.alpha", snake.alpha)
+    if snake.kind == "snakebeta":
+        yield Place(f"{name}.act.beta", snake.beta)

@@ -1,0 +1,169 @@
+"""Rates models on recordings: `python -m vocoder.evaluate MODEL... --data DIR --out DIR`.
+
+MODEL is a run folder, a checkpoint of one or a `.keras` file, or NAME=PATH to name it. Each makes
+every recording anew of its mel, and so does Griffin-Lim, to compare with. DIR gets metrics.csv,
+summary.json and the audio.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vocoder import __version__, registry
+from vocoder.errors import InputError, exit_on_input_error
+
+PACKAGES = (
+    "keras", "tensorflow", "numpy", "scipy", "librosa", "soxr",
+    "pesq", "pystoi", "pyworld", "speechmos", "onnxruntime",
+)  # fmt: skip
+
+
+def evaluate(
+    models: list[str], data: Path, out: Path, names: list[str] | None, limit: int | None
+) -> int:
+    """Rates models, prints the tables and writes the files.
+
+    Args:
+        models: Paths, or NAME=PATH.
+        data: Folder of recordings, or a list of them.
+        out: Folder to write to.
+        names: Metrics; None for all whose package is there.
+        limit: How many recordings, None for all.
+
+    Returns:
+        How many recordings couldn't be used.
+
+    Raises:
+        InputError: Something that was asked for can't be done.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from vocoder.evaluation import run, systems
+    from vocoder.evaluation.report import Report
+
+    pairs = systems.named(models)
+    clips = run.find_clips(data)[:limit]
+    metrics, left_out = chosen(names)
+    compared = systems.with_references([loaded(name, path) for name, path in pairs])
+    failed = []
+
+    def fail(error):
+        failed.append(str(error))
+        tqdm.write(f"error: {error}", file=sys.stderr)
+
+    results = run.evaluate(compared, clips, metrics, out, fail)
+    report = Report(results)
+    about = {
+        "command": shlex.join(sys.orig_argv),
+        "models": dict(pairs),
+        "versions": versions(),
+        "machine": machine(),
+        "left_out": left_out,
+        "failed": failed,
+    }
+    report.write(out, about)
+    print(report.tables(shutil.get_terminal_size((120, 24)).columns))
+    print(f"audio, metrics.csv and summary.json: {out}")
+    return len(failed)
+
+
+def loaded(name: str, path: str):
+    """A model as a `vocoder.evaluation.systems.System`."""
+    from vocoder.evaluation.systems import System
+    from vocoder.synthesize import Vocoder, windows
+
+    vocoder = Vocoder.load(path)
+
+    def window(frames):
+        return next(windows(frames, vocoder.generator.receptive_field))[1]
+
+    return System(name, vocoder.audio, vocoder.mel, vocoder.synthesize, window, is_model=True)
+
+
+def chosen(names: list[str] | None) -> tuple[list, list[str]]:
+    """The metrics of these names, or all whose package is there, and why others are left out."""
+    from vocoder.evaluation import metric
+
+    if names is not None:
+        return [metric.build(name, "--metrics") for name in dict.fromkeys(names)], []
+    metrics, left_out = [], []
+    for name in registry.METRICS:
+        try:
+            metrics.append(metric.build(name, "left out"))
+        except metric.MissingPackage as error:
+            left_out.append(str(error))
+            print(error, file=sys.stderr)
+    return metrics, left_out
+
+
+def versions() -> dict[str, str]:
+    found = {"vocoder": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict:
+    import keras
+
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "devices": keras.distribution.list_devices(),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; exits with 1 if some recordings failed, 2 if nothing could begin."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vocoder.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", metavar="MODEL", nargs="+")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of recordings, or a text file with a path a line; what is at another rate "
+        "than a model's is resampled",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--metrics",
+        metavar="NAME,...",
+        help=f"of {', '.join(registry.METRICS)} (default: all whose package is installed)",
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="only the first N recordings")
+    options = parser.parse_args(arguments)
+    data, out = options.data.expanduser(), options.out.expanduser()
+    with exit_on_input_error():
+        if options.limit is not None and options.limit < 1:
+            raise InputError(f"--limit: must be at least 1, not {options.limit}")
+        if not data.exists():
+            raise InputError(f"--data: {data}: no such folder or list")
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out: {out} is a file, not a folder")
+        if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+            raise InputError(
+                f"--out: {out} is inside of --data, where its audio would pass for recordings"
+            )
+        names = options.metrics.split(",") if options.metrics is not None else None
+        failed = evaluate(options.models, data, out, names, options.limit)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Goes through the clips: synthesises, times, writes and rates each."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from vocoder.audio import files
+from vocoder.config import AudioConfig
+from vocoder.data.index import find
+from vocoder.errors import InputError
+from vocoder.evaluation.metric import Measure, Metric
+from vocoder.evaluation.systems import System
+
+REAL_TIME_FACTOR = Measure("rtf", "real-time factor", "", False)
+
+
+class Results(NamedTuple):
+    """The values of every measure on every clip.
+
+    Attributes:
+        systems: The columns of the tables.
+        clips: Names of those that could be read.
+        seconds: (clips,), their lengths.
+        measures: What was measured.
+        values: (systems, clips, measures); NaN where not defined.
+    """
+
+    systems: list[System]
+    clips: list[str]
+    seconds: np.ndarray
+    measures: list[Measure]
+    values: np.ndarray
+
+
+def find_clips(data: Path) -> list[tuple[str, Path]]:
+    """(name, path) of the recordings in a folder, or in a list of paths, one a line.
+
+    The paths of a list are relative to its folder; names are relative to what all have in common.
+
+    Raises:
+        InputError: There is no such folder or list, or nothing in it.
+    """
+    if data.is_dir():
+        names = [os.fsdecode(name) for name in find(data, ["**/*"])]
+        found = [(name, data / name) for name in names]
+    elif data.suffix.lower() in files.EXTENSIONS:
+        raise InputError(f"--data: {data} is no folder and no list; give the folder that it is in")
+    else:
+        try:
+            lines = data.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--data: {data} can't be read ({error})") from error
+        paths = [data.parent / line.strip() for line in lines if line.strip()]
+        common = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
+        found = [(os.path.relpath(path, common), path) for path in paths]
+    if not found:
+        raise InputError(f"--data: no audio in {data}")
+    return found
+
+
+def evaluate(
+    systems: list[System],
+    clips: list[tuple[str, Path]],
+    metrics: list[Metric],
+    out: Path,
+    fail: Callable[[InputError], None],
+) -> Results:
+    """Rates every system on every clip, with a progress bar.
+
+    The audio goes to `out/SYSTEM/CLIP.wav`. The real-time factor is the time that synthesis takes,
+    by the length of what it makes, once everything is compiled.
+
+    Args:
+        systems: Each has a name of its own.
+        clips: Names and paths.
+        metrics: What to measure; the real-time factor is always measured.
+        out: Folder.
+        fail: Called for every clip that can't be used.
+
+    Raises:
+        InputError: `out` can't be written to, or no clip could be used.
+    """
+    measures = [m for metric in metrics for m in metric.measures] + [REAL_TIME_FACTOR]
+    settings = list(dict.fromkeys(system.audio for system in systems))
+    mels = {system.audio: system.mel for system in systems}
+    used, seconds, values, warm = {}, [], [], set()
+    for name, path in tqdm(clips, desc="evaluating", unit="clip", disable=None):
+        target = Path(name).with_suffix(".wav")
+        try:
+            if target in used:
+                raise InputError(f"{path}: {target} is made of {used[target]} already")
+            recordings = {audio: _read(path, audio) for audio in settings}
+        except InputError as error:
+            fail(error)
+            continue
+        inputs = {audio: mels[audio](samples) for audio, samples in recordings.items()}
+        rows = []
+        for system in systems:
+            recording, mel = recordings[system.audio], inputs[system.audio]
+            recording = recording[: len(mel) * system.audio.hop_length]
+            wave, spent = _synthesized(system, recording, mel, warm)
+            _write(out / system.name / target, wave, system.audio.sample_rate)
+            row = {REAL_TIME_FACTOR.name: spent * system.audio.sample_rate / len(recording)}
+            for metric in metrics:
+                row |= metric(recording, wave, system.audio.sample_rate)
+            rows.append([row[measure.name] for measure in measures])
+        used[target] = name
+        seconds.append(len(recordings[settings[0]]) / settings[0].sample_rate)
+        values.append(rows)
+    if not values:
+        raise InputError("--data: none of its recordings could be used")
+    return Results(
+        systems, list(used.values()), np.array(seconds), measures, np.swapaxes(values, 0, 1)
+    )
+
+
+def _read(path: Path, audio: AudioConfig) -> np.ndarray:
+    """The whole recording as mono at the rate of `audio`, (samples,)."""
+    about = files.info(path)
+    length = files.resampled_length(about.frames, about.sample_rate, audio.sample_rate)
+    if length < audio.n_fft:
+        raise InputError(f"{path}: shorter than a window of the mel ({audio.n_fft} samples)")
+    samples = files.read_segment(path, 0, length, sample_rate=audio.sample_rate)
+    if files.check_samples(samples, path) < files.SILENCE:
+        raise InputError(f"{path}: silence throughout")
+    return samples
+
+
+def _synthesized(system, recording, mel, warm):
+    """The waveform, and the seconds that it took."""
+    if system.synthesize is None:
+        return recording, np.nan
+    if (key := (system.name, system.window(len(mel)))) not in warm:
+        system.synthesize(mel)
+        warm.add(key)
+    begin = time.perf_counter()
+    wave = system.synthesize(mel)
+    return wave, time.perf_counter() - begin
+
+
+def _write(path, wave, sample_rate):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {path.parent} can't be made ({error})") from error
+    files.write(path, wave, sample_rate)

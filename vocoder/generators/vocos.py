@@ -1,0 +1,119 @@
+"""Vocos (Siuzdak, arXiv:2306.00814; github.com/gemelo-ai/vocos)."""
+
+import dataclasses
+import math
+
+import keras
+
+from vocoder.generators.base import Generator
+from vocoder.layers.convnext import KERNEL_SIZE, ConvNeXtBlock, initial_kernel, layer_norm
+from vocoder.layers.istft import ISTFT
+from vocoder.layers.weight_norm import default_kernel
+
+MAGNITUDE_LIMIT = 100.0  # the original's "safeguard"
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class Vocos(Generator):
+    """ConvNeXt blocks at the mel's frame rate, then an inverse STFT that makes all the samples.
+
+    (batch, frames, n_mels) -> (batch, frames * hop_length), float32. The defaults are the
+    published network for mels, 13.5 M parameters.
+
+    Args:
+        dim: Channels of the blocks.
+        intermediate_dim: Units between the dense layers of a block.
+        num_layers: Blocks.
+        istft_n_fft, istft_hop_length: Samples; the hop length is that of the mel.
+        istft_padding: "same" or "center", best as in the mel (`audio.padding`). With "center" the
+            original makes (frames - 1) * hop_length samples of frames - 1 hops and one frame more;
+            here that last frame is left out of the mel, and the last hop made of what the frames
+            before it reach.
+        n_mels: Bands of the mel; None for those of `audio`.
+        audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
+        name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16". The head
+            is in float32 whatever it says: half precision is too coarse for a phase.
+
+    Raises:
+        ValueError: "argument: reason".
+    """
+
+    def __init__(
+        self,
+        dim=512,
+        intermediate_dim=1536,
+        num_layers=8,
+        istft_n_fft=1024,
+        istft_hop_length=256,
+        istft_padding="same",
+        n_mels=None,
+        audio=None,
+        name=None,
+        dtype=None,
+    ):
+        sizes = {"dim": dim, "intermediate_dim": intermediate_dim, "num_layers": num_layers}
+        for argument, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{argument}: must be at least 1, not {size}")
+        reason = f"istft_hop_length: {istft_hop_length}"
+        super().__init__(audio, n_mels, istft_hop_length, reason, name=name, dtype=dtype)
+        self.dim = dim
+        self.intermediate_dim = intermediate_dim
+        self.num_layers = num_layers
+        self.istft_n_fft = istft_n_fft
+        self.istft_hop_length = istft_hop_length
+        self.istft_padding = istft_padding
+
+        self.embed = keras.layers.Conv1D(
+            dim,
+            KERNEL_SIZE,
+            padding="same",
+            kernel_initializer=initial_kernel(),
+            dtype=self.dtype_policy,
+        )
+        self.norm = layer_norm(self.dtype_policy)
+        self.blocks = [
+            ConvNeXtBlock(intermediate_dim, 1 / num_layers, dtype=self.dtype_policy)
+            for _ in range(num_layers)
+        ]
+        self.final_norm = layer_norm(self.dtype_policy)
+        self.out = keras.layers.Dense(
+            istft_n_fft + 2, kernel_initializer=default_kernel(), dtype="float32"
+        )
+        self.head = ISTFT(
+            istft_n_fft,
+            istft_hop_length,
+            istft_padding,
+            log_magnitude_limit=math.log(MAGNITUDE_LIMIT),
+        )
+
+    def build(self, input_shape):
+        self.embed.build((None, None, self.n_mels))
+        for layer in (self.norm, *self.blocks, self.final_norm, self.out):
+            layer.build((None, None, self.dim))
+        self.built = True
+
+    def call(self, mel):
+        x = self.norm(self.embed(mel))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.out(self.final_norm(x)))
+
+    @property
+    def receptive_field(self):
+        convolutions = KERNEL_SIZE // 2 + sum(block.reach for block in self.blocks)
+        return convolutions + self.head.reach
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "dim": self.dim,
+            "intermediate_dim": self.intermediate_dim,
+            "num_layers": self.num_layers,
+            "istft_n_fft": self.istft_n_fft,
+            "istft_hop_length": self.istft_hop_length,
+            "istft_padding": self.istft_padding,
+            "n_mels": self.n_mels,
+            "audio": dataclasses.asdict(self.audio) if self.audio else None,
+        }

@@ -47,16 +47,15 @@ def _filtered(x, matrix, step, left, right):
     """
     _, time, channels = ops.shape(x)
     missing = -time % step  # to whole blocks; what is made of it is cut off again
-    whole = ops.concatenate([x[:, :1]] * left + [x] + [x[:, -1:]] * right, axis=1)
-    whole = ops.pad(whole, [[0, 0], [0, missing], [0, 0]])
-    overlap = left + right
-    length = time + missing
-    blocks = ops.reshape(whole[:, :length], (-1, length // step, step, channels))
-    behind = [blocks[:, 1:, :overlap], ops.expand_dims(whole[:, length:], 1)]
-    blocks = ops.concatenate([blocks, ops.concatenate(behind, axis=1)], axis=2)
+    count, overlap = (time + missing) // step, left + right
+    begin, end = ops.tile(x[:, :1], (1, left, 1)), ops.tile(x[:, -1:], (1, right, 1))
+    whole = ops.concatenate([begin, x, end], axis=1)
+    whole = ops.pad(whole, [[0, 0], [0, missing + step - overlap], [0, 0]])
+    blocks = ops.reshape(whole, (-1, count + 1, step, channels))
+    blocks = ops.concatenate([blocks[:, :-1], blocks[:, 1:, :overlap]], axis=2)
     y = ops.matmul(ops.convert_to_tensor(matrix, dtype=x.dtype), blocks)
     outputs = matrix.shape[0]
-    y = ops.reshape(y, (-1, length // step * outputs, channels))
+    y = ops.reshape(y, (-1, count * outputs, channels))
     return y[:, : time * outputs // step]
 
 

@@ -26,9 +26,8 @@ class Vocos(Generator):
         num_layers: Blocks.
         istft_n_fft, istft_hop_length: Samples; the hop length is that of the mel.
         istft_padding: "same" or "center", best as in the mel (`audio.padding`). With "center" the
-            original makes (frames - 1) * hop_length samples of frames - 1 hops and one frame more;
-            here that last frame is left out of the mel, and the last hop made of what the frames
-            before it reach.
+            original makes (frames - 1) * hop_length samples, up to where its last frame is centred.
+            Our mels leave that frame out, so here the last of the others makes one more hop.
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16". The head

@@ -12,9 +12,14 @@ def initial_kernel():
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-def layer_norm(dtype, name=None):
+def dense(units, dtype):
+    """A dense layer with Vocos' initial weights."""
+    return keras.layers.Dense(units, kernel_initializer=initial_kernel(), dtype=dtype)
+
+
+def layer_norm(dtype):
     """Layer normalisation over the channels, with Vocos' epsilon."""
-    return keras.layers.LayerNormalization(epsilon=EPSILON, dtype=dtype, name=name)
+    return keras.layers.LayerNormalization(epsilon=EPSILON, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -74,11 +79,10 @@ class ConvNeXtBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         dim = input_shape[-1]
-        common = {"kernel_initializer": initial_kernel(), "dtype": self.dtype_policy}
         self.depthwise = DepthwiseConv1D(KERNEL_SIZE, dtype=self.dtype_policy)
         self.norm = layer_norm(self.dtype_policy)
-        self.expand = keras.layers.Dense(self.intermediate_dim, **common)
-        self.project = keras.layers.Dense(dim, **common)
+        self.expand = dense(self.intermediate_dim, self.dtype_policy)
+        self.project = dense(dim, self.dtype_policy)
         self.gamma = self.add_weight(
             name="gamma",
             shape=(dim,),

@@ -44,9 +44,8 @@ class Trainer(keras.Model):
 
     def compile(self, optimizer, **arguments):
         super().compile(optimizer, **arguments)
-        self.optimizer.build(
-            self.generator.trainable_variables
-        )  # so that its slots are there to restore
+        # A checkpoint needs the optimizer's slots to restore into.
+        self.optimizer.build(self.generator.trainable_variables)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

@@ -4,6 +4,9 @@ import csv
 import subprocess
 import sys
 
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 # Small enough for a test: short segments, narrow networks.
 SHORT = [
     "trainer=smoke",
@@ -41,3 +44,20 @@ def rows(run_folder):
     """The rows of a run's losses.csv."""
     with (run_folder / "losses.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def scalars(run_folder, split):
+    """What TensorBoard shows of a run: its events, and {tag: {step: value}}."""
+    events = EventAccumulator(str(run_folder / "tensorboard" / split)).Reload()
+    return events, {
+        tag: {event.step: tensor_value(event) for event in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def tensor_value(event):
+    values = event.tensor_proto.float_val
+    if values:
+        return values[0]
+    content = np.frombuffer(event.tensor_proto.tensor_content, np.float32)
+    return content[0] if content.size else None

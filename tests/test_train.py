@@ -1,18 +1,21 @@
 """The main job as a user runs it: `python -m vocoder.train` in a process of its own."""
 
+import json
 import os
+import sys
 
 import keras
 import numpy as np
 import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
-from running import SHORT, TINY, TINY_GENERATOR, rows, run
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from running import SHORT, TINY, TINY_GENERATOR, rows, run, scalars
 
 import vocoder
 from vocoder import registry
-from vocoder.config import asset, register_resolvers
+from vocoder.config import RunConfig, asset, register_resolvers
+from vocoder.errors import InputError
+from vocoder.train import train
 
 
 def one_of_each() -> dict[str, str]:
@@ -38,26 +41,11 @@ def trained(recordings, tmp_path_factory):
     """A finished run, with EMA, clipping and a schedule: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
     options = ["trainer.ema_momentum=0.9", "trainer.global_clipnorm=1", "trainer.schedule=cosine"]
+    options += ["trainer.validation_metrics=[mr_stft,mcd]", "trainer.best=mr_stft"]
     where = ["data=folder", f"data.root={recordings}", "hydra.run.dir=run"]
     done = run(*TINY, *options, *where, f"data.cache={folder}", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
-
-
-def scalars(run_folder, split):
-    events = EventAccumulator(str(run_folder / "tensorboard" / split)).Reload()
-    return events, {
-        tag: {event.step: tensor_value(event) for event in events.Tensors(tag)}
-        for tag in events.Tags()["tensors"]
-    }
-
-
-def tensor_value(event):
-    values = event.tensor_proto.float_val
-    if values:
-        return values[0]
-    content = np.frombuffer(event.tensor_proto.tensor_content, np.float32)
-    return content[0] if content.size else None
 
 
 def test_run_folder_holds_everything(trained):
@@ -94,6 +82,26 @@ def test_every_loss_has_its_curve(trained):
     written = [row for row in rows(folder) if row["split"] == "train"]
     assert float(written[-1]["mel"]) == pytest.approx(train["loss/mel"][4], rel=1e-5)
     assert events
+
+
+def test_metrics_of_whole_utterances_at_every_validation(trained):
+    folder, printed = trained
+    _, curves = scalars(folder, "validation")
+    written = [row for row in rows(folder) if row["split"] == "validation"]
+    for name in ("mr_stft", "mcd"):
+        curve = curves[f"metric/{name}"]
+        assert list(curve) == [0, 2, 4] and all(0 < value < 100 for value in curve.values())
+        assert [float(row[name]) for row in written] == pytest.approx([*curve.values()], rel=1e-5)
+    assert not any(row["mcd"] for row in rows(folder) if row["split"] == "train")
+    for path in (folder / "checkpoints").iterdir():
+        info = json.loads((path / "info.json").read_text())
+        value = curves["metric/mr_stft"][info["step"]]
+        assert info == {
+            "step": info["step"], "measure": "mr_stft", "value": pytest.approx(value, rel=1e-6),
+        }  # fmt: skip
+    lines = [line.split() for line in printed.splitlines()]
+    assert sum(line[:2] == ["validation", "at"] and "mr_stft" in line for line in lines) == 3
+    assert [line[0] for line in lines if line[:1] in (["mr_stft"], ["mcd"])] == ["mr_stft", "mcd"]
 
 
 def test_generator_alone_makes_audio(trained, tmp_path):
@@ -227,6 +235,30 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0], done.stderr
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "trainer.validation_metrics=[mcd,pesq]",
+            "trainer.validation_metrics: unknown 'pesq'; did you mean 'pesq_wb'",
+        ),
+        (
+            "trainer.validation_metrics=[mcd,pesq_wb]",
+            "trainer.validation_metrics: pesq_wb needs pesq, which is not installed; pip install",
+        ),
+        ("trainer.best=pesq_wb", "trainer.best: validation has no 'pesq_wb'"),
+    ],
+)
+def test_mistakes_about_metrics_are_told_first(override, message, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    register_resolvers()
+    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
+        node = compose("train", [override, "data=folder", "data.root=nowhere"])
+    with pytest.raises(InputError, match=f"^{message}"):
+        train(RunConfig.from_omegaconf(node), tmp_path / "run", [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):

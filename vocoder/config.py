@@ -177,7 +177,12 @@ class TrainerConfig:
         strategy: "auto", "none", "mirrored" (the GPUs of this machine) or "multi_worker".
         validate_every, checkpoint_every, log_every: Steps.
         keep_checkpoints: How many of the last ones are kept; the best is kept besides.
-        samples: How many validation utterances are synthesised at every validation.
+        samples: How many validation utterances are written as audio and pictures at every
+            validation.
+        validation_metrics: Names of `registry.METRICS`, to measure at every validation.
+        validation_utterances: How many validation utterances (the first ten seconds of each) they
+            are the means over.
+        best: What tells the best checkpoint: "loss", a part of it, or a measure of a metric.
         max_bad_steps: How many steps in a row may be skipped because a loss or the gradient was NaN
             or infinite.
         resume: A run folder to go on from, or "auto": this run's own if it has a checkpoint.
@@ -211,6 +216,9 @@ class TrainerConfig:
     log_every: int = 100
     keep_checkpoints: int = 3
     samples: int = 3
+    validation_metrics: list[str] = dataclasses.field(default_factory=list)
+    validation_utterances: int = 8
+    best: str = "loss"
     max_bad_steps: int = 10
     resume: str | None = None
     pretrained: str | None = None
@@ -280,6 +288,7 @@ class RunConfig:
             "validate_every",
             "checkpoint_every",
             "log_every",
+            "validation_utterances",
         )
         for key in (*at_least_one, "keep_checkpoints", "gradient_accumulation_steps"):
             if getattr(trainer, key) < 1:
@@ -354,6 +363,8 @@ def _typed(cls, values: dict, section: str):
         return cls(**OmegaConf.to_container(node))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
+        if "not a ListConfig" in reason:
+            reason = "must be a list, such as [a,b]"
         raise InputError(f"{section}.{error.full_key}: {reason}") from error
     except ValueError as error:  # of the dataclass itself
         raise InputError(f"{section}.{error}") from error

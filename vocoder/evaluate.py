@@ -91,7 +91,7 @@ def chosen(names: list[str] | None) -> tuple[list, list[str]]:
     from vocoder.evaluation import metric
 
     if names is not None:
-        return [metric.build(name, "--metrics") for name in dict.fromkeys(names)], []
+        return metric.build_metrics(names, "--metrics"), []
     metrics, left_out = [], []
     for name in registry.METRICS:
         try:

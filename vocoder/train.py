@@ -34,20 +34,24 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     import keras
 
     from vocoder.data.pipeline import AudioPipeline, reading_errors
+    from vocoder.evaluation.metric import build_metrics
     from vocoder.training import distribution
     from vocoder.training.build import build_trainer
     from vocoder.training.checkpoints import GENERATOR, Checkpoints, to_resume
     from vocoder.training.log import RunLog
     from vocoder.training.loop import TrainingLoop
+    from vocoder.training.validation import Ratings, higher_is_better
 
     strategy = distribution.build_strategy(config.trainer)
     with distribution.worker(strategy, run) as worker, reading_errors():
+        metrics = build_metrics(config.trainer.validation_metrics, "trainer.validation_metrics")
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             trainer = build_trainer(config)
+        best = config.trainer.best, higher_is_better(config.trainer.best, trainer, metrics)
         pipeline = AudioPipeline(config.data, config.audio, config.seed, worker.quarantine)
         checkpoints = Checkpoints(
-            worker.folder, trainer, config.trainer.keep_checkpoints, worker.is_chief
+            worker.folder, trainer, config.trainer.keep_checkpoints, worker.is_chief, *best
         )
         resume = to_resume(config.trainer.resume, run)
         start_step = checkpoints.restore(resume) if resume else 0
@@ -61,7 +65,9 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
             )
 
         names = [metric.name for metric in trainer.metrics]
-        log = RunLog(worker.folder, names, start_step)
+        count = config.trainer.validation_utterances if worker.is_chief and metrics else 0
+        ratings = Ratings(metrics, pipeline.utterances(count), config.audio.sample_rate)
+        log = RunLog(worker.folder, names, start_step, ratings.names)
         (worker.folder / "config.yaml").write_text(text)
         (worker.folder / OVERRIDES).write_text(yaml.safe_dump(overrides))
         log.text("config", text)
@@ -69,7 +75,7 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         print(f"{pipeline.description}; {parameters}; run folder {run}")
         batches = worker.share(lambda **share: pipeline.train(start_step, **share))
         utterances = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
-        data = worker.share(pipeline.validation), utterances, pipeline.files_of
+        data = worker.share(pipeline.validation), utterances, pipeline.files_of, ratings
         loop = TrainingLoop(config.trainer, config.audio, log, checkpoints, *data)
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 

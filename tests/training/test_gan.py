@@ -18,6 +18,7 @@ from vocoder.training.build import build_trainer
 from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.distribution import worker
 from vocoder.training.gan import AdversarialTrainer
+from vocoder.training.validation import higher_is_better
 
 EXPERIMENTS = sorted(path.stem for path in asset("configs").glob("experiment/*.yaml"))
 NARROW = {
@@ -246,6 +247,13 @@ def test_training_really_trains():
 
     assert mean("mel", logs[-10:]) < 0.7 * mean("mel", warmup[:10])
     assert mean("feature_matching", logs[-10:]) < 0.7 * mean("feature_matching", logs[:10])
+
+
+def test_what_discriminators_say_can_not_be_best():
+    trainer = tiny()
+    assert not higher_is_better("mel", trainer, [])
+    with pytest.raises(InputError, match=r"^trainer\.best: .*it has: loss, waveform, mel;"):
+        higher_is_better("adversarial", trainer, [])
 
 
 @pytest.mark.slow

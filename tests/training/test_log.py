@@ -1,5 +1,6 @@
 import numpy as np
 import soundfile
+from running import scalars
 
 from vocoder.training.log import RunLog, picture, read_losses
 
@@ -17,6 +18,23 @@ def test_rows_of_steps_to_come_are_dropped(tmp_path):
     table = resumed.table().splitlines()
     assert table[0].split() == ["validation", "step", "0", "step", "3"]
     assert ["mel", "2.0000", "0.1250"] in [line.split() for line in table]
+
+
+def test_metrics_have_columns_tags_and_rows_of_their_own(tmp_path):
+    log = RunLog(tmp_path, ["loss", "mel"], metrics=["pesq_wb", "mcd", "f0_rmse"])
+    nan = float("nan")
+    log.scalars("validation", 0, {"loss": 3.0, "pesq_wb": nan, "mcd": 9.5, "f0_rmse": nan})
+    log.scalars("validation", 2, {"loss": nan, "pesq_wb": 1.25, "mcd": 7.5, "f0_rmse": nan})
+    first, second = read_losses(tmp_path)
+    assert list(first)[2:7] == ["loss", "mel", "pesq_wb", "mcd", "f0_rmse"]
+    # A loss that is no number is told; a metric that isn't defined has no point.
+    assert (second["loss"], first["pesq_wb"], second["f0_rmse"]) == ("nan", "", "")
+    _, tags = scalars(tmp_path, "validation")
+    assert tags["metric/pesq_wb"] == {2: 1.25} and tags["metric/mcd"] == {0: 9.5, 2: 7.5}
+    assert "metric/f0_rmse" not in tags and set(tags["loss/total"]) == {0, 2}
+    table = [line.split() for line in log.table().splitlines()[1:]]
+    assert ["pesq_wb", "-", "1.2500"] in table and ["mcd", "9.5000", "7.5000"] in table
+    assert "f0_rmse" not in [line[0] for line in table]
 
 
 def test_sample_is_written_as_sound(tmp_path, rng):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from vocoder.config import AudioConfig, TrainerConfig
 from vocoder.errors import InputError
+from vocoder.evaluation.metric import Measure, Metric
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
 from vocoder.training.checkpoints import Checkpoints, complete
@@ -16,6 +17,7 @@ from vocoder.training.log import RunLog, read_losses
 from vocoder.training.loop import TrainingLoop
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
+from vocoder.training.validation import Ratings
 
 AUDIO = AudioConfig(n_fft=64, hop_length=16, win_length=64, n_mels=10)
 MARK = 3.0  # a sample that makes a step go wrong
@@ -43,7 +45,7 @@ class Poisoned(keras.losses.Loss):
 NAN, INFINITY = float("nan"), float("inf")
 
 
-def train(folder, marked, parts, **settings):
+def train(folder, marked, parts, metrics=(), measure=("loss", False), **settings):
     """Eight steps, of which those in `marked` (from 1 on) meet a marked sample."""
     rng = np.random.default_rng(0)
     mel = rng.standard_normal((8, 2, 8, 10)).astype(np.float32)
@@ -54,15 +56,20 @@ def train(folder, marked, parts, **settings):
     trainer = ReconstructionTrainer(generator)
     multi = MultiLoss(parts)
     config = TrainerConfig(
-        max_steps=8, log_every=2, validate_every=4, checkpoint_every=2, samples=0, **settings
+        **{"max_steps": 8, "log_every": 2, "validate_every": 4, "checkpoint_every": 2}
+        | {"samples": 0, "best": measure[0]}
+        | settings
     )
     trainer.compile(build_optimizer(config), loss=multi)
-    checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints)
-    log = RunLog(folder, ["loss", *(part.name for part in multi.parts)])
+    checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints, True, *measure)
+    utterances = [("a.wav", mel[0, 0], np.zeros(128, np.float32))]
+    ratings = Ratings(metrics, utterances, sample_rate=100)
+    log = RunLog(folder, ["loss", *(part.name for part in multi.parts)], metrics=ratings.names)
     validation = tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5)))
     loop = TrainingLoop(
-        config, AUDIO, log, checkpoints, validation, [], lambda i: [f"{i}a.wav", f"{i}b.wav"]
-    )
+        config, AUDIO, log, checkpoints, validation, [], lambda i: [f"{i}a.wav", f"{i}b.wav"],
+        ratings,
+    )  # fmt: skip
     batches = tf.data.Dataset.from_tensor_slices((mel, wave))
     trainer.fit(batches, steps_per_epoch=8, shuffle=False, verbose=0, callbacks=[loop])
     return trainer, loop
@@ -110,3 +117,30 @@ def test_too_many_in_a_row_end_the_run(tmp_path):
     # The last good checkpoint is there, and nothing after it.
     assert [path.name for path in complete(tmp_path)][-1] == "step-00000006"
     train(tmp_path / "fewer", {3, 5, 6}, [LossCfg(Poisoned(NAN), 1.0)], max_bad_steps=2)
+
+
+class Told(Metric):
+    """What it is told to say, of one utterance after the other."""
+
+    measures = (Measure("told", "told", "", True),)
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def compute(self, reference, synthesised, sample_rate):
+        assert len(reference) == len(synthesised) == 128
+        return (self.values.pop(0),)
+
+
+def test_a_metric_tells_the_best(tmp_path, capsys):
+    told = Told(9.0, 1.0, NAN, 2.0, 2.0, 1.5, NAN, 1.0, 1.0)  # at steps 0 to 8
+    often = {"validate_every": 1, "checkpoint_every": 100, "keep_checkpoints": 1}
+    parts = [LossCfg(WaveformL1Loss(), 1.0, "l1")]
+    _, loop = train(tmp_path, set(), parts, [told], ("told", True), **often)
+    # Before the first step nothing is saved, so that value counts for nothing.
+    assert [path.name for path in complete(tmp_path)] == ["step-00000003", "step-00000008"]
+    assert float(loop.checkpoints.best) == 2.0
+    column = [row["told"] for row in read_losses(tmp_path) if row["split"] == "validation"]
+    assert column == ["9", "1", "", "2", "2", "1.5", "", "1", "1"]
+    assert "validation at step 2: loss" in (printed := capsys.readouterr().out)
+    assert printed.count("told nan") == 2

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -112,11 +114,45 @@ def test_checkpoint_restores_to_the_last_bit(batches, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def steps_of(run):
+    return [int(path.name.removeprefix("step-")) for path in complete(run)]
+
+
 def test_pruning_keeps_the_best_and_the_last(tmp_path):
     checkpoints = Checkpoints(tmp_path, tiny_trainer(), keep=2)
-    for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, None), (6, None)):
+    for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 1.0), (5, np.nan), (6, None)):
         checkpoints.save(step, loss)
-    assert [path.name for path in complete(tmp_path)] == [
-        "step-00000002", "step-00000005", "step-00000006",
-    ]  # fmt: skip
+    assert steps_of(tmp_path) == [2, 5, 6]  # of two that are equal the first
     assert float(checkpoints.best) == 1.0
+
+
+def test_more_of_a_measure_may_be_better(tmp_path):
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), 1, True, "pesq_wb", True)
+    assert not checkpoints.improves(None) and not checkpoints.improves(np.nan)
+    for step, value in ((1, np.nan), (2, -1.0), (3, 2.0), (4, 2.0), (5, 1.5), (6, np.nan)):
+        assert checkpoints.improves(value) == (step in (2, 3))
+        checkpoints.save(step, value)
+    assert steps_of(tmp_path) == [3, 6]
+    assert float(checkpoints.best) == 2.0
+    info = [json.loads((path / "info.json").read_text()) for path in complete(tmp_path)]
+    assert info == [
+        {"step": 3, "measure": "pesq_wb", "value": 2.0},
+        {"step": 6, "measure": "pesq_wb", "value": None},
+    ]
+
+
+def test_values_of_two_measures_are_not_compared(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), 1)
+    checkpoints.save(1, 3.0)
+    checkpoints.save(2, 4.0)
+    checkpoints.save(3, 5.0)
+    other = Checkpoints(tmp_path, tiny_trainer(), 1, measure="mcd")
+    assert other.restore(complete(tmp_path)[-1]) == 3
+    assert capsys.readouterr().out.startswith(f"trainer.best: {tmp_path}")
+    assert other.improves(9.0)
+    other.save(4, 9.0)
+    other.save(5, 9.5)
+    assert steps_of(tmp_path) == [4, 5]  # the first had the least value, but of the loss
+    again = Checkpoints(tmp_path, tiny_trainer(), 1, measure="mcd")
+    again.restore(complete(tmp_path)[-1])
+    assert not capsys.readouterr().out and float(again.best) == 9.0

@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,11 @@ def build(name: str, key: str) -> Metric:
         return factory()
     except MissingPackage as error:
         raise MissingPackage(f"{key}: {name} needs {error}") from error
+
+
+def build_metrics(names: Sequence[str], key: str) -> list[Metric]:
+    """The metrics of these names, each once; as `build`."""
+    return [build(name, key) for name in dict.fromkeys(names)]
 
 
 def imported(module: str):

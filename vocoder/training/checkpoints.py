@@ -1,12 +1,13 @@
 """Checkpoints of a run: each a folder, complete as soon as it has its name.
 
 checkpoints/step-00001000/
-    state.index, state.data-*   weights, optimizer, step, best loss (`tf.train.Checkpoint`)
+    state.index, state.data-*   weights, optimizer, step, best value (`tf.train.Checkpoint`)
     generator.keras             the generator for inference, averaged if there is an average
-    info.json                   step and validation loss
+    info.json                   step, the measure that tells the best, its value in validation
 """
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -63,15 +64,30 @@ class Checkpoints:
         trainer: A compiled trainer.
         keep: How many of the last checkpoints stay, beside the best.
         writes: Whether this process is the one that writes; `save` has to be called in all.
+        measure: Name of the value that tells which is best.
+        higher_is_better: Or lower.
+
+    Attributes:
+        best: The best value so far; NaN before the first.
     """
 
-    def __init__(self, run: Path, trainer: Trainer, keep: int, writes: bool = True):
+    def __init__(
+        self,
+        run: Path,
+        trainer: Trainer,
+        keep: int,
+        writes: bool = True,
+        measure: str = "loss",
+        higher_is_better: bool = False,
+    ):
         self.run = run
         self.trainer = trainer
         self.keep = keep
         self.writes = writes
+        self.measure = measure
+        self.higher_is_better = higher_is_better
         self.step = tf.Variable(0, dtype=tf.int64)
-        self.best = tf.Variable(np.inf, dtype=tf.float64)
+        self.best = tf.Variable(np.nan, dtype=tf.float64)
         for partial in (run / FOLDER).glob(".step-*"):  # of a run that was killed while saving
             shutil.rmtree(partial)
         # The metrics hold the mean of a curve since its last point. These are copies: reading those
@@ -83,6 +99,8 @@ class Checkpoints:
 
     def restore(self, checkpoint: Path) -> int:
         """Restores everything and returns the step.
+
+        The best value stays behind if it is one of another measure.
 
         Raises:
             InputError: The checkpoint does not fit the generator or optimizer of this run.
@@ -98,16 +116,34 @@ class Checkpoints:
             ) from error
         for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
             variable.assign(mean)
+        measure = _info(checkpoint)["measure"]
+        if measure != self.measure:
+            self.best.assign(np.nan)
+            print(
+                f"trainer.best: {checkpoint} went by {measure}; the best by {self.measure} is "
+                "looked for from here on"
+            )
         return int(self.step)
 
-    def save(self, step: int, loss: float | None) -> None:
-        """Writes the checkpoint of `step`; `loss` is the validation's at that step, if there is.
+    def improves(self, value: float | None) -> bool:
+        """Whether `value` is better than the best so far; None, NaN and infinity never are."""
+        if value is None or not math.isfinite(value):
+            return False
+        best = float(self.best)
+        return math.isnan(best) or (value > best if self.higher_is_better else value < best)
+
+    def save(self, step: int, value: float | None) -> None:
+        """Writes the checkpoint of `step`.
+
+        Args:
+            step: Training step.
+            value: Of the measure, if it was validated at that step; NaN where not defined.
 
         Raises:
             InputError: It can't be written. Those before it are as they were.
         """
-        if loss is not None and loss < float(self.best):
-            self.best.assign(loss)
+        if self.improves(value):
+            self.best.assign(value)
         self.step.assign(step)
         for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
             mean.assign(variable.numpy())
@@ -117,7 +153,7 @@ class Checkpoints:
         partial = final.with_name(f".{final.name}.partial")
         try:
             partial.mkdir(parents=True, exist_ok=True)
-            self._write(partial, {"step": step, "validation_loss": loss})
+            self._write(partial, step, value)
             _publish(partial, final)
             # What to synthesise with is at hand at the top of the run, also while it is going on.
             shutil.copyfile(final / GENERATOR, self.run / f".{GENERATOR}")
@@ -131,16 +167,23 @@ class Checkpoints:
             ) from error
         self._prune()
 
-    def _write(self, folder, info):
+    def _write(self, folder, step, value):
         self._state.write(str(folder / "state"))
         with self.trainer.averaged_weights():
             self.trainer.generator.folded().save(folder / GENERATOR)
+        value = value if value is not None and math.isfinite(value) else None
+        info = {"step": step, "measure": self.measure, "value": value}
         (folder / "info.json").write_text(json.dumps(info))
 
     def _prune(self) -> None:
         found = complete(self.run)
-        measured = {path: loss for path in found if (loss := _loss(path)) is not None}
-        best = min(measured, key=measured.get, default=None)
+        infos = {path: _info(path) for path in found}
+        values = {
+            path: info["value"]
+            for path, info in infos.items()
+            if info["measure"] == self.measure and info["value"] is not None
+        }
+        best = (max if self.higher_is_better else min)(values, key=values.get, default=None)
         for path in found[: -self.keep]:
             if path != best:
                 shutil.rmtree(path)
@@ -173,5 +216,5 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _loss(checkpoint: Path) -> float | None:
-    return json.loads((checkpoint / "info.json").read_text())["validation_loss"]
+def _info(checkpoint: Path) -> dict:
+    return json.loads((checkpoint / "info.json").read_text())

@@ -101,6 +101,14 @@ def several_workers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def of_chief(strategy: tf.distribute.Strategy, values: dict[str, float]) -> dict[str, float]:
+    """The chief's values, in every worker; all have to call it, with values of the same names."""
+    if not several_workers(strategy) or not values:
+        return values
+    mine = strategy.run(lambda: tf.constant([[*values.values()]], tf.float64))
+    return dict(zip(values, strategy.gather(mine, axis=0).numpy()[0].tolist(), strict=True))
+
+
 @dataclasses.dataclass(frozen=True)
 class Worker:
     """This process among those of a run.

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from vocoder.audio import files
 
 CSV = "losses.csv"
-# Everything else that is logged is a loss.
+# Everything else that is logged is a loss or a metric.
 TRAINING = ("learning_rate", "gradient_norm", "discriminator_gradient_norm", "steps_per_second")
 
 
@@ -28,12 +28,16 @@ class RunLog:
         columns: Names of the losses: "loss" (the total) and the parts; others have columns anyway.
         start_step: Rows of the CSV after this step are dropped: they belong to steps that a
             resumed run does again.
+        metrics: Names of what else is measured in validation.
     """
 
-    def __init__(self, run: Path, columns: list[str], start_step: int = 0):
+    def __init__(
+        self, run: Path, columns: list[str], start_step: int = 0, metrics: Sequence[str] = ()
+    ):
         self.run = run
+        self.metrics = metrics
         losses = [name for name in columns if name not in TRAINING]
-        self.columns = ["step", "split", *losses, *TRAINING]
+        self.columns = ["step", "split", *losses, *metrics, *TRAINING]
         run.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in read_losses(run) if int(row["step"]) <= start_step]
         self._rewrite()
@@ -51,16 +55,26 @@ class RunLog:
         os.replace(partial, self.run / CSV)
 
     def scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
-        """Writes losses and what else there is, for `split` "train" or "validation"."""
+        """Writes losses and what else there is, for `split` "train" or "validation".
+
+        Metrics that are NaN, which is where they aren't defined, are left out.
+        """
+        values = {k: v for k, v in values.items() if k not in self.metrics or not np.isnan(v)}
         row = {"step": step, "split": split} | {k: f"{v:.7g}" for k, v in values.items()}
         self.rows.append(row)
         with (self.run / CSV).open("a", newline="") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(row)
         with self.writers[split].as_default():
             for name, value in values.items():
-                group = "training" if name in TRAINING else "loss"
-                tf.summary.scalar(f"{group}/{'total' if name == 'loss' else name}", value, step)
+                tf.summary.scalar(self._tag(name), value, step)
         self.writers[split].flush()
+
+    def _tag(self, name):
+        if name == "loss":
+            return "loss/total"
+        if name in self.metrics:
+            return f"metric/{name}"
+        return f"{'training' if name in TRAINING else 'loss'}/{name}"
 
     def text(self, name: str, text: str) -> None:
         """Shows a text, such as the config, under TensorBoard's Text tab."""
@@ -96,18 +110,18 @@ class RunLog:
         return paths
 
     def table(self) -> str:
-        """Each validation loss at the first and at the last validation of the run."""
+        """Each loss and metric of validation at the first and at the last validation of the run."""
         rows = [row for row in self.rows if row["split"] == "validation"]
         if not rows:
             return "no validation yet"
         first, last = rows[0], rows[-1]
         names = [name for name in self.columns[2:] if name not in TRAINING]
-        losses = [name for name in names if first.get(name) or last.get(name)]
+        shown = [name for name in names if first.get(name) or last.get(name)]
         lines = [
             f"{'validation':<20}"
             + "".join(f"{'step ' + str(r['step']):>14}" for r in (first, last))
         ]
-        for name in losses:  # a term that was added on resuming has no value before
+        for name in shown:  # a term that was added on resuming has no value before
             values = (f"{float(row[name]):.4f}" if row.get(name) else "-" for row in (first, last))
             lines.append(f"{name:<20}" + "".join(f"{value:>14}" for value in values))
         return "\n".join(lines)

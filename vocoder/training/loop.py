@@ -16,8 +16,9 @@ from vocoder.audio import MelSpectrogram
 from vocoder.config import AudioConfig, TrainerConfig
 from vocoder.errors import InputError
 from vocoder.training.checkpoints import Checkpoints
-from vocoder.training.distribution import several_workers
+from vocoder.training.distribution import of_chief, several_workers
 from vocoder.training.log import RunLog
+from vocoder.training.validation import Ratings
 
 log = logging.getLogger("vocoder")
 
@@ -33,8 +34,9 @@ class TrainingLoop(keras.callbacks.Callback):
         log: Where to write.
         checkpoints: Where to save.
         validation: Batches to evaluate on.
-        utterances: [(name, mel, waveform), ...] to synthesise at every validation.
+        utterances: [(name, mel, waveform), ...] to synthesise and write at every validation.
         files_of: Which files a batch was read from, by its number from 0 on.
+        ratings: What else is measured at every validation.
 
     Attributes:
         samples: (original, synthesised) paths of the last validation.
@@ -50,6 +52,7 @@ class TrainingLoop(keras.callbacks.Callback):
         validation,
         utterances,
         files_of,
+        ratings: Ratings,
     ):
         super().__init__()
         self.config = config
@@ -59,6 +62,7 @@ class TrainingLoop(keras.callbacks.Callback):
         self.validation = validation
         self.utterances = utterances
         self.files_of = files_of
+        self.ratings = ratings
         self.samples = []
         self.stopped = False
         self.bad_steps = 0  # in a row
@@ -103,12 +107,12 @@ class TrainingLoop(keras.callbacks.Callback):
             self.bad_steps = 0
             if step % config.log_every == 0 or last:
                 self._log_curves(step, logs)
-        improved, loss = False, None
+        value = None
         if step % config.validate_every == 0 or last:
-            loss = self._validate(step)["loss"]
-            improved = loss < float(self.checkpoints.best)
+            value = self._validate(step)[config.best]
+        improved = self.checkpoints.improves(value)
         if step % config.checkpoint_every == 0 or last or improved or stopped:
-            self.checkpoints.save(step, loss)
+            self.checkpoints.save(step, value)
         if last or stopped:
             self.stopped = stopped
             self.bar.close()
@@ -174,27 +178,32 @@ class TrainingLoop(keras.callbacks.Callback):
     def _validate(self, step):
         begin = time.monotonic()
         with self.model.averaged_weights():
-            losses = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+            values = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+            # All workers decide by the same digits whether to save.
+            values |= of_chief(self.model.distribute_strategy, self.ratings(self._synthesize))
             self.samples = [self._sample(step, *one) for one in self.utterances]
         self.model.reset_metrics()
-        self.log.scalars("validation", step, losses)
-        tqdm.write(f"validation at step {step}: {_line(losses)}", file=sys.stdout)
+        self.log.scalars("validation", step, values)
+        tqdm.write(f"validation at step {step}: {_line(values)}", file=sys.stdout)
         sys.stdout.flush()
         # Time spent here is no training time.
         spent = time.monotonic() - begin
         self.interval_start += spent
         self.start += spent
-        return losses
+        return values
+
+    def _synthesize(self, mel):
+        return np.asarray(self.model.generator(mel[None]))[0]
 
     def _sample(self, step, name, mel, waveform):
-        synthesised = np.asarray(self.model.generator(mel[None]))[0]
+        synthesised = self._synthesize(mel)
         synthesised_mel = np.asarray(self.mel(synthesised[None]))[0]
         rate = self.audio.sample_rate
         return self.log.sample(step, name, waveform, synthesised, mel, synthesised_mel, rate)
 
 
-def _line(losses) -> str:
-    whole = {name: value for name, value in losses.items() if "/" not in name}
+def _line(values) -> str:
+    whole = {name: value for name, value in values.items() if "/" not in name}
     return "  ".join(f"{name} {float(value):.4g}" for name, value in whole.items())
 
 

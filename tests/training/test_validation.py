@@ -1,0 +1,93 @@
+"""Means over utterances, and what can tell the best checkpoint."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vocoder.errors import InputError
+from vocoder.evaluation.metric import Measure, Metric, build_metrics
+from vocoder.generators import HiFiGAN
+from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
+from vocoder.training.distribution import of_chief
+from vocoder.training.trainer import ReconstructionTrainer
+from vocoder.training.validation import Ratings, higher_is_better
+
+RATE = 1000
+
+
+class Levels(Metric):
+    """What is synthesised, at its first sample, and where the recording is silent, no mean."""
+
+    measures = (
+        Measure("level", "level", "", True),
+        Measure("distance", "distance", "", False),
+    )
+
+    def compute(self, reference, synthesised, sample_rate):
+        assert sample_rate == RATE
+        level = synthesised[0]
+        return level, abs(level - reference[0]) if reference[0] else np.nan
+
+
+def utterances(*levels):
+    """Recordings of a constant level, with mels of the same."""
+    return [
+        (f"{i}.wav", np.full((10, 4), level), np.full(500, level)) for i, level in enumerate(levels)
+    ]
+
+
+def half(mel):
+    return np.full(480, mel[0, 0] / 2)
+
+
+def test_means_are_over_the_utterances_where_a_measure_is_defined():
+    ratings = Ratings([Levels()], utterances(0.2, 0.0, 0.8), RATE)
+    assert ratings.names == ["level", "distance"]
+    found = ratings(half)
+    assert found["level"] == pytest.approx((0.1 + 0.0 + 0.4) / 3)
+    assert found["distance"] == pytest.approx((0.1 + 0.4) / 2)
+
+
+def test_undefined_everywhere_is_nan():
+    found = Ratings([Levels()], utterances(0.0, 0.0), RATE)(half)
+    assert found["level"] == 0 and np.isnan(found["distance"])
+    broken = Ratings([Levels()], utterances(0.2), RATE)(lambda mel: half(mel) * np.nan)
+    assert np.isnan(list(broken.values())).all()
+    # As in workers that get the chief's values.
+    assert np.isnan(list(Ratings([Levels()], [], RATE)(half).values())).all()
+    assert Ratings([], utterances(0.2), RATE)(half) == {}
+
+
+def test_one_process_is_its_own_chief():
+    values = {"level": 0.1, "distance": float("nan")}
+    assert of_chief(tf.distribute.get_strategy(), values) is values
+
+
+def trainer_on(term):
+    generator = HiFiGAN((4,), (8,), 4, istft_n_fft=16, istft_hop_length=4, n_mels=4)
+    trainer = ReconstructionTrainer(generator)
+    trainer.compile("sgd", loss=MultiLoss([LossCfg(WaveformL1Loss(), 1, term)]))
+    return trainer
+
+
+def test_the_measure_says_which_way_is_up():
+    trainer = trainer_on("l1")
+    metrics = build_metrics(["mr_stft", "mr_stft"], "k")
+    assert len(metrics) == 1
+    metrics.append(Levels())
+    expected = {"loss": False, "l1": False, "mr_stft": False, "distance": False, "level": True}
+    assert {name: higher_is_better(name, trainer, metrics) for name in expected} == expected
+
+
+def test_what_is_not_measured_can_not_be_best():
+    trainer = trainer_on("l1")
+    message = r"^trainer\.best: validation has no 'pesq_wb' .it has: loss, l1, level, distance; "
+    with pytest.raises(InputError, match=message):
+        higher_is_better("pesq_wb", trainer, [Levels()])
+    with pytest.raises(InputError, match=r"^trainer\.best: .* 'gradient_norm' .it has: loss, l1;"):
+        higher_is_better("gradient_norm", trainer, [])
+
+
+def test_a_term_has_another_name_than_a_measure():
+    with pytest.raises(InputError, match=r"^loss\.terms\.level: trainer\.validation_metrics"):
+        higher_is_better("loss", trainer_on("level"), [Levels()])

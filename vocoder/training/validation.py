@@ -1,0 +1,71 @@
+"""What metrics say of validation utterances, and which values can tell the best checkpoint."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vocoder.errors import InputError
+from vocoder.losses.build import FEATURES
+from vocoder.training.trainer import Trainer
+
+
+class Ratings:
+    """Metrics of whole utterances, each as the mean over all of them.
+
+    Args:
+        metrics: Of `vocoder.evaluation`, built.
+        utterances: [(name, mel, waveform), ...] to synthesise. Without any, all is NaN, as in the
+            workers beside the chief, which get its values.
+        sample_rate: Hz.
+
+    Attributes:
+        names: Of the measures.
+    """
+
+    def __init__(self, metrics: Sequence, utterances: Sequence, sample_rate: int):
+        self.metrics = metrics
+        self.utterances = utterances
+        self.sample_rate = sample_rate
+        self.names = [measure.name for metric in metrics for measure in metric.measures]
+
+    def __call__(self, synthesize: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        """The mean of every measure where it is defined, by name; NaN if it is nowhere.
+
+        Args:
+            synthesize: (frames, n_mels) -> (samples,).
+        """
+        found = {name: [] for name in self.names}
+        for _, mel, waveform in self.utterances:
+            synthesised = synthesize(mel)
+            for metric in self.metrics:
+                for name, value in metric(waveform, synthesised, self.sample_rate).items():
+                    if not np.isnan(value):
+                        found[name].append(value)
+        return {n: float(np.mean(values)) if values else np.nan for n, values in found.items()}
+
+
+def higher_is_better(best: str, trainer: Trainer, metrics: Sequence) -> bool:
+    """Whether the best checkpoint is that with the highest value of `best`, or the lowest.
+
+    Args:
+        best: "loss", a part of it that validation has, or a measure of one of the metrics.
+        trainer: A compiled trainer.
+        metrics: Of `vocoder.evaluation`, built.
+
+    Raises:
+        InputError: Nothing of that name is measured, or a loss and a measure have one name.
+    """
+    measures = {measure.name: measure for metric in metrics for measure in metric.measures}
+    for name in {metric.name for metric in trainer.metrics} & set(measures):
+        raise InputError(
+            f"loss.terms.{name}: trainer.validation_metrics measures something of that name; "
+            "give the term another"
+        )
+    # What discriminators say is not asked in validation.
+    losses = ["loss", *(part.name for part in trainer.loss.parts if part.of != FEATURES)]
+    if best not in (*losses, *measures):
+        raise InputError(
+            f"trainer.best: validation has no {best!r} (it has: {', '.join((*losses, *measures))}; "
+            "trainer.validation_metrics adds others)"
+        )
+    return best in measures and measures[best].higher_is_better

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vocoder.audio import MelSpectrogram
-from vocoder.audio.mel import mel_filterbank
+from vocoder.audio.mel import mel_filterbank, mel_to_magnitude
 from vocoder.audio.stft import hann
+from vocoder.config import AudioConfig
 
 
 @pytest.mark.parametrize(("name", "fmax"), [("mel_fmax8000", 8000.0), ("mel_fmaxnone", None)])
@@ -77,3 +78,36 @@ def test_config_round_trip(rng):
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         MelSpectrogram(**arguments)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"power": 2.0, "log": "log10", "htk": True, "norm": None, "fmin": 50.0, "fmax": None}],
+    ids=["hifigan", "power_log10_htk"],
+)
+def test_magnitudes_of_a_mel(settings, rng):
+    """What has that mel; bands that no bin is in, and negative values, set aside."""
+    audio = AudioConfig(n_mels=40, **settings)
+    bank = mel_filterbank(22050, 1024, 40, audio.fmin, audio.fmax, audio.htk, audio.norm)
+    # Smooth over frequency, so that least squares need nothing negative.
+    spectrum = np.interp(np.arange(513), np.linspace(0, 512, 9), rng.uniform(2, 3, 9))
+    bands = (spectrum**audio.power @ bank)[None, None]
+    log = np.log if audio.log == "natural" else np.log10
+    found = np.asarray(mel_to_magnitude(log(bands).astype(np.float32), audio))
+    assert found.shape == (1, 1, 513)
+    np.testing.assert_allclose(found**audio.power @ bank, bands, rtol=1e-3)
+    if audio.fmax:  # nothing is known of what is above
+        assert (found[..., 380:] == np.float32(1e-3)).all()
+
+
+def test_magnitudes_of_a_mel_are_close_to_librosas(rng):
+    magnitude = np.abs(rng.standard_normal((513, 4))) * np.linspace(3, 0.1, 513)[:, None]
+    bank = mel_filterbank(22050, 1024, 80, 0, 8000.0)
+    mel = np.log(magnitude.T @ bank).astype(np.float32)
+    found = np.asarray(mel_to_magnitude(mel[None], AudioConfig()))[0].T
+    expected = librosa.feature.inverse.mel_to_stft(
+        bank.T @ magnitude, sr=22050, n_fft=1024, power=1, fmin=0, fmax=8000
+    )
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
+    extreme = np.asarray(mel_to_magnitude(np.float32([[[-1e4] * 80, [1e4] * 80]]), AudioConfig()))
+    assert np.isfinite(extreme).all() and extreme.min() >= np.float32(1e-3)

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 
+from vocoder.audio import MelSpectrogram
+from vocoder.audio.mel import mel_to_magnitude
+from vocoder.audio.stft import inverse_stft
 from vocoder.config import AudioConfig
 from vocoder.generators import Vocos
 from vocoder.layers.convnext import DepthwiseConv1D
@@ -43,6 +46,18 @@ def test_magnitudes_are_capped(rng):
     assert np.isfinite(waveform).all() and np.abs(waveform).max() < 200
 
 
+def test_a_prior_is_the_magnitudes_of_the_mel(rng):
+    """All that there is of the waveform when the network adds nothing."""
+    audio = AudioConfig()
+    generator = Vocos(16, 24, 2, mel_prior=True, audio=vars(audio))
+    mel = np.asarray(MelSpectrogram()(0.1 * rng.standard_normal((1, 8192)).astype(np.float32)))
+    generator(mel)
+    generator.out.kernel.assign(0 * generator.out.kernel)
+    magnitude = np.asarray(mel_to_magnitude(mel, audio))
+    expected = inverse_stft(magnitude, 0 * magnitude, 256)
+    np.testing.assert_allclose(generator(mel), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("padding", ["same", "center"])
 @pytest.mark.parametrize("frames", [1, 300, 1100])
 def test_long_input_in_windows_equals_the_whole(padding, frames, rng):
@@ -68,6 +83,8 @@ def test_long_input_in_windows_equals_the_whole(padding, frames, rng):
             {"istft_hop_length": 512, "istft_padding": "center"},
             "istft_hop_length: 512 must divide istft_n_fft .* three times",
         ),
+        ({"mel_prior": True}, "mel_prior: needs an audio.n_fft"),
+        ({"mel_prior": True, "audio": {"win_length": 800}}, "mel_prior: needs an audio.n_fft"),
         ({"audio": {"hop_length": 512}}, "istft_hop_length: 256 makes 256 .* is 512"),
         ({"audio": {}, "n_mels": 100}, "n_mels: 100 is not audio.n_mels"),
     ],

@@ -1,10 +1,12 @@
 """The mel spectrogram as a Keras layer."""
 
 import dataclasses
+import functools
 import math
 
 import keras
 import librosa
+import numpy as np
 from keras import ops
 
 from vocoder.audio.stft import pad_reflect, power_spectrogram
@@ -30,6 +32,35 @@ def log_compress(mel, log: str, floor: float):
     """The natural or decadic logarithm of `max(mel, floor)`."""
     compressed = ops.log(ops.maximum(mel, floor))
     return compressed if log == "natural" else compressed / math.log(10)
+
+
+def mel_to_magnitude(mel, audio: AudioConfig, floor: float = 1e-3):
+    """The magnitude spectrogram that comes closest to a log-mel spectrogram: least squares.
+
+    That is what `librosa.feature.inverse.mel_to_stft` begins with, before it goes on to forbid
+    negative values. Here these become `floor`, as do the bins above `fmax`.
+
+    Args:
+        mel: (batch, frames, n_mels), as `MelSpectrogram` makes them.
+        audio: Their settings.
+        floor: Smallest magnitude; a sine at full scale has n_fft / 4.
+
+    Returns:
+        (batch, frames, n_fft / 2 + 1).
+    """
+    shape = (audio.sample_rate, audio.n_fft, audio.n_mels, audio.fmin, audio.fmax)
+    inverse = _inverse_filterbank(*shape, audio.htk, audio.norm)
+    exponent = mel if audio.log == "natural" else math.log(10) * mel
+    # No mel of audio reaches e^20, whose square is still far from the end of float32.
+    bands = ops.exp(ops.minimum(exponent, 20.0))
+    spectrum = ops.maximum(ops.matmul(bands, ops.convert_to_tensor(inverse)), floor**audio.power)
+    return spectrum if audio.power == 1 else ops.sqrt(spectrum)
+
+
+@functools.cache
+def _inverse_filterbank(*settings):
+    """(n_mels, n_fft / 2 + 1), float32."""
+    return np.linalg.pinv(mel_filterbank(*settings).astype("float64")).astype("float32")
 
 
 @keras.saving.register_keras_serializable("vocoder")

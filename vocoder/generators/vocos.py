@@ -4,7 +4,9 @@ import dataclasses
 import math
 
 import keras
+from keras import ops
 
+from vocoder.audio.mel import mel_to_magnitude
 from vocoder.generators.base import Generator
 from vocoder.layers.convnext import KERNEL_SIZE, ConvNeXtBlock, initial_kernel, layer_norm
 from vocoder.layers.istft import ISTFT
@@ -28,6 +30,9 @@ class Vocos(Generator):
         istft_padding: "same" or "center", best as in the mel (`audio.padding`). With "center" the
             original makes (frames - 1) * hop_length samples, up to where its last frame is centred.
             Our mels leave that frame out, so here the last of the others makes one more hop.
+        mel_prior: Whether the network's log magnitudes are added to those that the mel stands for
+            (`vocoder.audio.mel.mel_to_magnitude`), instead of learning them from nothing. Needs
+            `audio`, and its window as `istft_n_fft`. The original has no such thing.
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16". The head
@@ -45,6 +50,7 @@ class Vocos(Generator):
         istft_n_fft=1024,
         istft_hop_length=256,
         istft_padding="same",
+        mel_prior=False,
         n_mels=None,
         audio=None,
         name=None,
@@ -56,12 +62,19 @@ class Vocos(Generator):
                 raise ValueError(f"{argument}: must be at least 1, not {size}")
         reason = f"istft_hop_length: {istft_hop_length}"
         super().__init__(audio, n_mels, istft_hop_length, reason, name=name, dtype=dtype)
+        windows = {self.audio.n_fft, self.audio.win_length} if self.audio else set()
+        if mel_prior and windows != {istft_n_fft}:
+            raise ValueError(
+                "mel_prior: needs an audio.n_fft and audio.win_length like istft_n_fft "
+                f"({istft_n_fft})"
+            )
         self.dim = dim
         self.intermediate_dim = intermediate_dim
         self.num_layers = num_layers
         self.istft_n_fft = istft_n_fft
         self.istft_hop_length = istft_hop_length
         self.istft_padding = istft_padding
+        self.mel_prior = mel_prior
 
         self.embed = keras.layers.Conv1D(
             dim,
@@ -96,7 +109,11 @@ class Vocos(Generator):
         x = self.norm(self.embed(mel))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.out(self.final_norm(x)))
+        x = self.out(self.final_norm(x))
+        if self.mel_prior:
+            prior = ops.log(mel_to_magnitude(ops.cast(mel, "float32"), self.audio))
+            x = x + ops.concatenate([prior, ops.zeros_like(prior)], axis=-1)
+        return self.head(x)
 
     @property
     def receptive_field(self):
@@ -113,6 +130,7 @@ class Vocos(Generator):
             "istft_n_fft": self.istft_n_fft,
             "istft_hop_length": self.istft_hop_length,
             "istft_padding": self.istft_padding,
+            "mel_prior": self.mel_prior,
             "n_mels": self.n_mels,
             "audio": dataclasses.asdict(self.audio) if self.audio else None,
         }

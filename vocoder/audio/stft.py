@@ -40,7 +40,7 @@ def inverse_dft_matrix(n_fft: int) -> np.ndarray:
     """(2 * (n_fft / 2 + 1), n_fft): real parts, then imaginary parts, to windowed samples.
 
     `concatenate([real, imaginary]) @ matrix` is the inverse real FFT times a periodic Hann window:
-    one matrix product, which is as fast as an FFT at the sizes of a vocoder's head.
+    one matrix product, which is small beside the rest of a vocoder.
     """
     bins = np.arange(n_fft // 2 + 1)[:, None]
     angle = 2 * np.pi * bins * np.arange(n_fft)[None, :] / n_fft
@@ -67,13 +67,13 @@ def overlap_add(frames, hop_length: int):
     return ops.reshape(total, (-1, (count + overlap - 1) * hop_length))
 
 
-def inverse_stft(real, imaginary, hop_length: int, padding: str = "same"):
+def inverse_stft(real, imaginary, hop_length: int, padding: str = "same", with_fft: bool = False):
     """Waveform of a spectrogram whose frames are `hop_length` apart, by windowed overlap-add.
 
     The exact inverse of an STFT with the padding of `AudioConfig`, at the ends too: every frame
     stands for `hop_length` samples. The window is a periodic Hann window in analysis and
-    synthesis, divided out by the sum of its squares, also where it is incomplete. There is no FFT
-    and no control flow in it, which not every runtime has.
+    synthesis, divided out by the sum of its squares, also where it is incomplete. There is no
+    control flow in it, and if not asked for no FFT, which not every runtime has.
 
     Args:
         real, imaginary: (batch, frames, n_fft / 2 + 1), float32.
@@ -82,13 +82,18 @@ def inverse_stft(real, imaginary, hop_length: int, padding: str = "same"):
             i * hop_length, as in Vocos. "center": n_fft / 2 samples before it, as in
             `torch.istft`, which however ends where the last frame is centred, `hop_length` samples
             earlier.
+        with_fft: By an FFT instead of a matrix: four times as fast on a CPU.
 
     Returns:
         (batch, frames * hop_length).
     """
     n_fft = 2 * (real.shape[-1] - 1)
-    matrix = ops.convert_to_tensor(inverse_dft_matrix(n_fft), dtype="float32")
-    frames = ops.matmul(ops.concatenate([real, imaginary], axis=-1), matrix)
+    if with_fft:
+        window = ops.convert_to_tensor(hann(n_fft), dtype="float32")
+        frames = ops.irfft((real, imaginary), n_fft) * window
+    else:
+        matrix = ops.convert_to_tensor(inverse_dft_matrix(n_fft), dtype="float32")
+        frames = ops.matmul(ops.concatenate([real, imaginary], axis=-1), matrix)
     squares = ops.convert_to_tensor(hann(n_fft) ** 2, dtype="float32")
     envelope = overlap_add(ops.ones_like(frames[:1, :, :1]) * squares, hop_length)
     cut = (n_fft - hop_length) // 2 if padding == "same" else n_fft // 2

@@ -9,7 +9,7 @@ from keras import ops
 from vocoder.audio.mel import mel_to_magnitude
 from vocoder.generators.base import Generator
 from vocoder.layers.convnext import KERNEL_SIZE, ConvNeXtBlock, initial_kernel, layer_norm
-from vocoder.layers.istft import ISTFT
+from vocoder.layers.istft import ISTFT, GriffinLim
 from vocoder.layers.weight_norm import default_kernel
 
 MAGNITUDE_LIMIT = 100.0  # the original's "safeguard"
@@ -33,6 +33,10 @@ class Vocos(Generator):
         mel_prior: Whether the network's log magnitudes are added to those that the mel stands for
             (`vocoder.audio.mel.mel_to_magnitude`), instead of learning them from nothing. Needs
             `audio`, and its window as `istft_n_fft`. The original has no such thing.
+        griffin_lim_iterations: So many times are the phases made to fit one another, beginning
+            with zero, in which case the network makes magnitudes alone. None, as in the original:
+            it makes the phases too.
+        griffin_lim_training_iterations: The same in training, where fewer will do.
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16". The head
@@ -51,12 +55,17 @@ class Vocos(Generator):
         istft_hop_length=256,
         istft_padding="same",
         mel_prior=False,
+        griffin_lim_iterations=None,
+        griffin_lim_training_iterations=8,
         n_mels=None,
         audio=None,
         name=None,
         dtype=None,
     ):
         sizes = {"dim": dim, "intermediate_dim": intermediate_dim, "num_layers": num_layers}
+        if griffin_lim_iterations is not None:
+            sizes["griffin_lim_iterations"] = griffin_lim_iterations
+            sizes["griffin_lim_training_iterations"] = griffin_lim_training_iterations
         for argument, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{argument}: must be at least 1, not {size}")
@@ -75,6 +84,8 @@ class Vocos(Generator):
         self.istft_hop_length = istft_hop_length
         self.istft_padding = istft_padding
         self.mel_prior = mel_prior
+        self.griffin_lim_iterations = griffin_lim_iterations
+        self.griffin_lim_training_iterations = griffin_lim_training_iterations
 
         self.embed = keras.layers.Conv1D(
             dim,
@@ -89,14 +100,21 @@ class Vocos(Generator):
             for _ in range(num_layers)
         ]
         self.final_norm = layer_norm(self.dtype_policy)
+        head = {
+            "n_fft": istft_n_fft,
+            "hop_length": istft_hop_length,
+            "padding": istft_padding,
+            "log_magnitude_limit": math.log(MAGNITUDE_LIMIT),
+        }
+        if griffin_lim_iterations is None:
+            self.head = ISTFT(**head)
+        else:
+            iterations = griffin_lim_iterations, griffin_lim_training_iterations
+            self.head = GriffinLim(
+                **head, iterations=iterations[0], training_iterations=iterations[1]
+            )
         self.out = keras.layers.Dense(
-            istft_n_fft + 2, kernel_initializer=default_kernel(), dtype="float32"
-        )
-        self.head = ISTFT(
-            istft_n_fft,
-            istft_hop_length,
-            istft_padding,
-            log_magnitude_limit=math.log(MAGNITUDE_LIMIT),
+            self.head.channels, kernel_initializer=default_kernel(), dtype="float32"
         )
 
     def build(self, input_shape):
@@ -105,15 +123,16 @@ class Vocos(Generator):
             layer.build((None, None, self.dim))
         self.built = True
 
-    def call(self, mel):
+    def call(self, mel, training=False):
         x = self.norm(self.embed(mel))
         for block in self.blocks:
             x = block(x)
         x = self.out(self.final_norm(x))
         if self.mel_prior:
             prior = ops.log(mel_to_magnitude(ops.cast(mel, "float32"), self.audio))
-            x = x + ops.concatenate([prior, ops.zeros_like(prior)], axis=-1)
-        return self.head(x)
+            phases = self.head.channels - prior.shape[-1]
+            x = x + ops.pad(prior, [[0, 0], [0, 0], [0, phases]])
+        return self.head(x, training=training)
 
     @property
     def receptive_field(self):
@@ -131,6 +150,8 @@ class Vocos(Generator):
             "istft_hop_length": self.istft_hop_length,
             "istft_padding": self.istft_padding,
             "mel_prior": self.mel_prior,
+            "griffin_lim_iterations": self.griffin_lim_iterations,
+            "griffin_lim_training_iterations": self.griffin_lim_training_iterations,
             "n_mels": self.n_mels,
             "audio": dataclasses.asdict(self.audio) if self.audio else None,
         }

@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .PHONY: train test lint benchmark clean
 
 train: $(VENV)/installed
-	$(BIN)/python -m vocoder.train trainer=demo $(ARGS)
+	$(BIN)/python -m vocoder.train experiment=demo $(ARGS)
 
 test: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/python -m pytest $(ARGS)

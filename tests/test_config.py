@@ -38,7 +38,7 @@ def needed(option: Path) -> list[str]:
         if name == "filelist":
             extra += ["data.train_list=a", "data.validation_list=b"]
         return extra
-    if group == "experiment" and name != "demo_gan":
+    if group == "experiment" and name not in ("demo", "demo_gan"):
         given = ["data.mels=y", "trainer.pretrained=z"] if name == "finetune" else []
         return ["data.root=x", *given]
     if name == "44k_128":  # a hop of 512

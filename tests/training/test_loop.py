@@ -142,5 +142,4 @@ def test_a_metric_tells_the_best(tmp_path, capsys):
     assert float(loop.checkpoints.best) == 2.0
     column = [row["told"] for row in read_losses(tmp_path) if row["split"] == "validation"]
     assert column == ["9", "1", "", "2", "2", "1.5", "", "1", "1"]
-    assert "validation at step 2: loss" in (printed := capsys.readouterr().out)
-    assert printed.count("told nan") == 2
+    assert capsys.readouterr().out.count("told nan") == 2

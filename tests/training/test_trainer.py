@@ -1,3 +1,6 @@
+import shutil
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ import tensorflow as tf
 from vocoder.config import TrainerConfig
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, STFTLoss, WaveformL1Loss
+from vocoder.training import checkpoints as checkpoints_module
 from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
@@ -120,3 +124,19 @@ def test_pruning_keeps_the_best_and_the_last(tmp_path):
         "step-00000002", "step-00000005", "step-00000006",
     ]  # fmt: skip
     assert float(checkpoints.best) == 1.0
+
+
+def test_a_checkpoint_that_is_being_deleted_is_none(tmp_path, monkeypatch):
+    def killed(folder):
+        (folder / "info.json").unlink()
+        raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), keep=1)
+    checkpoints.save(1, None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fake = SimpleNamespace(copyfile=shutil.copyfile, rmtree=killed)
+        patch.setattr(checkpoints_module, "shutil", fake)
+        checkpoints.save(2, None)
+    assert [path.name for path in complete(tmp_path)] == ["step-00000002"]
+    Checkpoints(tmp_path, tiny_trainer(), keep=1).save(3, None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]

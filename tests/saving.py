@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from hydra import compose, initialize_config_dir
-from running import TINY
+from running import SHORT, TINY_GENERATOR
 
 import vocoder.generators
 import vocoder.losses  # noqa: F401  both before a fork rather than after each
@@ -35,14 +35,15 @@ def save(config, run):
         step += 1
         for weight in weights:
             weight.assign(np.full(weight.shape, step))
-        checkpoints.save(step, loss=float(step))  # the first is the best, and stays
+        checkpoints.save(step, float(step))  # the first is the best, and stays
         print("saved", step, flush=True)
 
 
 def main(run):
     register_resolvers()
     with initialize_config_dir(str(asset("configs")), version_base="1.3"):
-        config = RunConfig.from_omegaconf(compose("train", [*TINY, "loss=stft_only"]))
+        overrides = [*SHORT, *TINY_GENERATOR["hifigan"], "loss=stft_only"]
+        config = RunConfig.from_omegaconf(compose("train", overrides))
     for _ in sys.stdin:
         assert os.listdir("/proc/self/task") == [str(os.getpid())]  # threads would be lost
         process = os.fork()

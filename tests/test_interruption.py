@@ -80,8 +80,8 @@ def test_resuming_is_exact_to_the_last_bit(options, recordings, tmp_path):
     base = [*common(recordings, tmp_path), *options, "trainer.log_every=4"]
     base += ["trainer.validate_every=10", "trainer.max_steps=10", "trainer.checkpoint_every=5"]
     assert run(*base, "hydra.run.dir=straight", cwd=tmp_path).returncode == 0
-    assert run(*base, "hydra.run.dir=halves", cwd=tmp_path).returncode == 0
     # As if it had been stopped at step 5.
+    shutil.copytree(tmp_path / "straight", tmp_path / "halves")
     shutil.rmtree(tmp_path / "halves/checkpoints/step-00000010")
     resumed = run("trainer.resume=halves", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
@@ -226,7 +226,7 @@ def test_killed_at_any_moment_the_newest_checkpoint_loads(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on(recordings, tmp_path):
     """The same as a user does it, with the whole command."""
-    keep = ["trainer.checkpoint_every=1", "trainer.keep_checkpoints=2", "trainer.samples=1"]
+    keep = ["trainer.checkpoint_every=1", "trainer.keep_checkpoints=2"]
     base = [*common(recordings, tmp_path), *keep, "trainer.validate_every=1000000"]
     base += ["trainer.resume=auto", "hydra.run.dir=r"]
     folder, moments = tmp_path / "r", random.Random(0)
@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(recordings, tmp_path):
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs the right to mount a tmpfs")
     try:
-        base = [*common(recordings, tmp_path), "trainer.checkpoint_every=1", "trainer.samples=0"]
+        base = [*common(recordings, tmp_path), "trainer.checkpoint_every=1"]
         base += ["trainer.max_steps=1000", "trainer.validate_every=1000"]
         base += ["trainer.keep_checkpoints=1000", "generator.upsample_initial_channel=64"]
         done = run(*base, f"hydra.run.dir={disk}/r", cwd=tmp_path)

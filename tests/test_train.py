@@ -39,6 +39,7 @@ def trained(recordings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     options = ["trainer.ema_momentum=0.9", "trainer.global_clipnorm=1", "trainer.schedule=cosine"]
     where = ["data=folder", f"data.root={recordings}", "hydra.run.dir=run"]
+    where += ["trainer.samples=1"]
     done = run(*TINY, *options, *where, f"data.cache={folder}", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout

@@ -1,6 +1,3 @@
-import shutil
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
@@ -74,6 +71,24 @@ def test_averaged_weights_come_and_go(batches):
         np.testing.assert_array_equal(variable, value)
 
 
+def test_a_checkpoint_that_is_being_deleted_is_none(tmp_path, monkeypatch):
+    class Killed:
+        copyfile = checkpoints_module.shutil.copyfile
+
+        def rmtree(folder):
+            (folder / "info.json").unlink()
+            raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), keep=1)
+    checkpoints.save(1, None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints_module, "shutil", Killed)
+        checkpoints.save(2, None)
+    assert [path.name for path in complete(tmp_path)] == ["step-00000002"]
+    Checkpoints(tmp_path, tiny_trainer(), keep=1).save(3, None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
 def test_the_saved_generator_has_the_averaged_weights(batches, tmp_path):
     trainer = tiny_trainer(ema_momentum=0.9)
     checkpoints = Checkpoints(tmp_path, trainer, keep=1)
@@ -124,19 +139,3 @@ def test_pruning_keeps_the_best_and_the_last(tmp_path):
         "step-00000002", "step-00000005", "step-00000006",
     ]  # fmt: skip
     assert float(checkpoints.best) == 1.0
-
-
-def test_a_checkpoint_that_is_being_deleted_is_none(tmp_path, monkeypatch):
-    def killed(folder):
-        (folder / "info.json").unlink()
-        raise KeyboardInterrupt
-
-    checkpoints = Checkpoints(tmp_path, tiny_trainer(), keep=1)
-    checkpoints.save(1, None)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        fake = SimpleNamespace(copyfile=shutil.copyfile, rmtree=killed)
-        patch.setattr(checkpoints_module, "shutil", fake)
-        checkpoints.save(2, None)
-    assert [path.name for path in complete(tmp_path)] == ["step-00000002"]
-    Checkpoints(tmp_path, tiny_trainer(), keep=1).save(3, None)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]

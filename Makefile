@@ -14,7 +14,7 @@ train: $(VENV)/installed
 	$(BIN)/python -m vocoder.train experiment=demo $(ARGS)
 
 test: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .

@@ -25,6 +25,8 @@ def rng():
 
 
 def pytest_configure(config):
+    if config.getoption("numprocesses", None):  # the tests run in xdist's workers, not here
+        return
     import tensorflow as tf
 
     # Two devices of one CPU, for what must be the same on several.

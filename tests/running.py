@@ -13,6 +13,7 @@ SHORT = [
     "data.batch_size=2",
     "data.segment_length=4096",
     "data.validation_segments=3",
+    "trainer.samples=0",
 ]
 FEW_BLOCKS = [
     "generator.resblock_kernel_sizes=[3,5]",
@@ -28,7 +29,14 @@ TINY_GENERATOR = {  # by the name in the registry
     "hifigan": ["generator.upsample_initial_channel=16", *FEW_BLOCKS],
     "vocos": ["generator.dim=16", "generator.intermediate_dim=32", "generator.num_layers=2"],
 }
-TINY = [*SHORT, "generator.upsample_initial_channel=16"]
+FEW_LOSSES = [
+    "loss.terms.mel.n_fft=[512]",
+    "loss.terms.mel.n_mels=[40]",
+    "loss.terms.stft.n_fft=[512]",
+    "loss.terms.stft.hop_length=[128]",
+    "loss.terms.stft.win_length=[512]",
+]
+TINY = [*SHORT, *FEW_LOSSES, *TINY_GENERATOR["hifigan"]]
 
 
 def run(*arguments, module="vocoder.train", cwd):

@@ -43,6 +43,7 @@ def trained(recordings, tmp_path_factory):
     options = ["trainer.ema_momentum=0.9", "trainer.global_clipnorm=1", "trainer.schedule=cosine"]
     options += ["trainer.validation_metrics=[mr_stft,mcd]", "trainer.best=mr_stft"]
     where = ["data=folder", f"data.root={recordings}", "hydra.run.dir=run"]
+    where += ["trainer.samples=1"]
     done = run(*TINY, *options, *where, f"data.cache={folder}", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout

@@ -8,6 +8,7 @@ import tensorflow as tf
 from vocoder.config import TrainerConfig
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, STFTLoss, WaveformL1Loss
+from vocoder.training import checkpoints as checkpoints_module
 from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
@@ -70,6 +71,24 @@ def test_averaged_weights_come_and_go(batches):
     assert any((a != t).any() for a, t in zip(averages, trained, strict=True))
     for variable, value in zip(trainer.trainable_variables, trained, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_a_checkpoint_that_is_being_deleted_is_none(tmp_path, monkeypatch):
+    class Killed:
+        copyfile = checkpoints_module.shutil.copyfile
+
+        def rmtree(folder):
+            (folder / "info.json").unlink()
+            raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), keep=1)
+    checkpoints.save(1, None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints_module, "shutil", Killed)
+        checkpoints.save(2, None)
+    assert [path.name for path in complete(tmp_path)] == ["step-00000002"]
+    Checkpoints(tmp_path, tiny_trainer(), keep=1).save(3, None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
 
 
 def test_the_saved_generator_has_the_averaged_weights(batches, tmp_path):

@@ -186,7 +186,7 @@ class Checkpoints:
         best = (max if self.higher_is_better else min)(values, key=values.get, default=None)
         for path in found[: -self.keep]:
             if path != best:
-                shutil.rmtree(path)
+                shutil.rmtree(_hidden(path))
 
 
 def _publish(partial: Path, final: Path) -> None:
@@ -194,14 +194,19 @@ def _publish(partial: Path, final: Path) -> None:
     for path in (*partial.iterdir(), partial):
         _flush(path)
     if final.exists():  # of a run that went on from an earlier checkpoint
-        old = final.with_name(f".{final.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(final, old)
+        old = _hidden(final)
         os.replace(partial, final)
         shutil.rmtree(old)
     else:
         os.replace(partial, final)
     _flush(final.parent)
+
+
+def _hidden(checkpoint: Path) -> Path:
+    """Takes a checkpoint's name away, since half deleted it must not pass for a complete one."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
+    os.replace(checkpoint, hidden)
+    return hidden
 
 
 def _flush(path: Path) -> None:

@@ -8,7 +8,8 @@ step        a training step with MultiLoss, against the same losses summed by ha
             them shown, and against Keras metrics that compute each part once more
 synthesis   multiples of real time, and the share of the machine's sgemm rate that this is
 adversarial a step of 4 x 8192 samples against HiFi-GAN's discriminators, and its parts
-scaling     the gradients of a step of 16 x 8192 samples, their time on a network, the step's here
+scaling     the gradients of a step, their time on a network, and the step's here (16 x 8192 samples
+            if it doesn't say otherwise)
 """
 
 import argparse
@@ -50,9 +51,10 @@ GENERATORS = (
     "istftnet_c8c1i",
     "vocos",
     "vocos_small",
+    "vocos_griffin_lim",
     "bigvgan_base",
 )
-TRAINED = ("hifigan_istft", "hifigan_v3", "vocos", "vocos_small")
+TRAINED = ("hifigan_istft", "hifigan_v3", "vocos", "vocos_small", "vocos_griffin_lim")
 # Not among them, since it takes minutes, and with 16 segments some 14 GB.
 BATCH_SIZE = {"bigvgan_base": 2}
 
@@ -240,19 +242,20 @@ def adversarial_row(generator: str, rounds: int = 3) -> dict:
     }
 
 
-def scaling_row(*recipe) -> dict:
+def scaling_row(size: int, *recipe) -> dict:
     """What an update takes through the network, at 2 or more hosts, against the step's time here.
 
-    A ring all-reduce sends and receives each gradient about twice, once in either direction.
+    A ring all-reduce sends and receives each gradient about twice, once in either direction. The
+    gradients do not depend on the batch; its size is `size` x 8192 samples.
     """
-    trainer, batch = trainer_of(16, *recipe)
+    trainer, batch = trainer_of(size, *recipe)
     networks = [trainer.generator, getattr(trainer, "discriminators", None)]
     count = sum(int(np.prod(v.shape)) for n in networks if n for v in n.trainable_variables)
     row = {"megabytes": 4 * count / 1e6}
     for gigabits in (10, 100):
         row[f"seconds_at_{gigabits}_gigabits"] = 2 * 8 * 4 * count / (gigabits * 1e9)
     step = tf.function(lambda: trainer.train_step(batch))
-    return row | {"step_seconds": median_seconds(step, 2)}
+    return row | {"step_seconds": median_seconds(step, 2), "examples": size}
 
 
 def main() -> None:
@@ -266,7 +269,7 @@ def main() -> None:
         nargs="+",
         metavar="NAME",
         choices=sorted(path.stem for path in (asset("configs") / "generator").glob("*.yaml")),
-        help="configs to measure (default: {} for synthesis, {} for step)".format(
+        help="configs to measure (default: {} for synthesis and scaling, {} for step)".format(
             *(", ".join(names) for names in (GENERATORS, TRAINED))
         ),
     )
@@ -301,10 +304,11 @@ def main() -> None:
         for generator in ("hifigan_v1", "hifigan_v3"):
             add(f"adversarial {generator}", adversarial_row(generator))
     if "scaling" in options.rows:
-        for generator in ("hifigan_v1", "hifigan_v2", "hifigan_v3", "hifigan_istft"):
-            add(f"scaling {generator}", scaling_row(f"generator={generator}"))
+        for generator in options.generators or GENERATORS:
+            row = scaling_row(BATCH_SIZE.get(generator, 16), f"generator={generator}")
+            add(f"scaling {generator}", row)
         recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
-        add("scaling hifigan_v1 mpd_msd", scaling_row(*recipe))
+        add("scaling hifigan_v1 mpd_msd", scaling_row(4, *recipe))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(table, indent=2) + "\n")
     print(f"written to {options.out}")

@@ -174,6 +174,7 @@ class Saving:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def __enter__(self):
@@ -181,7 +182,9 @@ class Saving:
 
     def __exit__(self, *error):
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        if any(error):
+            os.killpg(self.process.pid, signal.SIGKILL)  # one may still be saving
+        self.process.wait(60)
 
     def kill_while_saving(self, share):
         """Kills one at some `share` of a save's time.

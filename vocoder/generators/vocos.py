@@ -95,7 +95,7 @@ class Vocos(Generator):
     def call(self, mel):
         x = self.norm(self.embed(mel))
         for block in self.blocks:
-            x = block(x)
+            x = self.through(block, x)
         return self.head(self.out(self.final_norm(x)))
 
     @property

@@ -8,6 +8,7 @@ step        a training step with MultiLoss, against the same losses summed by ha
             them shown, and against Keras metrics that compute each part once more
 synthesis   multiples of real time, and the share of the machine's sgemm rate that this is
 adversarial a step of 4 x 8192 samples against HiFi-GAN's discriminators, and its parts
+memory      peak of a step with and without rematerialization, and its time, with over without
 scaling     the gradients of a step, their time on a network, and the step's here (16 x 8192 samples
             if it doesn't say otherwise)
 """
@@ -15,6 +16,7 @@ scaling     the gradients of a step, their time on a network, and the step's her
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -214,14 +216,14 @@ def trainer_of(size: int, *overrides):
     return build_trainer(config), batch
 
 
-def median_seconds(function, rounds: int) -> float:
-    """Median time of a call, after two."""
+def median_seconds(function, rounds: int, before: int = 2) -> float:
+    """Median time of a call, after `before` others."""
     times = []
-    for _ in range(rounds + 2):
+    for _ in range(rounds + before):
         begin = time.perf_counter()
         tf.nest.map_structure(lambda value: value.numpy(), function())
         times.append(time.perf_counter() - begin)
-    return statistics.median(times[2:])
+    return statistics.median(times[before:])
 
 
 def adversarial_row(generator: str, rounds: int = 3) -> dict:
@@ -240,6 +242,30 @@ def adversarial_row(generator: str, rounds: int = 3) -> dict:
         "generator_update_seconds": times[2] - times[1],
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def peak_gib(*recipe) -> float:
+    """Largest memory of this process, in which nothing but a training step has happened."""
+    trainer, batch = trainer_of(*recipe)
+    tf.function(lambda: trainer.train_step(batch))()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory_row(size: int, *overrides, rounds: int = 3) -> dict:
+    """Memory of a step of `size` x 8192 samples with rematerialization and without."""
+    row, steps = {}, []
+    for value in (False, True):
+        recipe = (size, *overrides, f"trainer.rematerialization={value}")
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            name = "recomputed_gib" if value else "kept_gib"
+            row[name] = process.apply(peak_gib, recipe)
+        trainer, batch = trainer_of(*recipe)
+        steps.append(tf.function(lambda t=trainer, b=batch: t.train_step(b)))
+    ratios = []
+    for _ in range(rounds + 1):
+        kept, recomputed = (median_seconds(step, 1, before=0) for step in steps)
+        ratios.append(recomputed / kept)
+    return row | {"time_ratio": statistics.median(ratios[1:])}
 
 
 def scaling_row(size: int, *recipe) -> dict:
@@ -262,7 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    rows = ("pipeline", "step", "synthesis", "adversarial", "scaling")
+    rows = ("pipeline", "step", "synthesis", "adversarial", "memory", "scaling")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
     parser.add_argument(
         "--generators",
@@ -303,6 +329,10 @@ def main() -> None:
     if "adversarial" in options.rows:
         for generator in ("hifigan_v1", "hifigan_v3"):
             add(f"adversarial {generator}", adversarial_row(generator))
+    if "memory" in options.rows:
+        add("memory bigvgan_base", memory_row(2, "generator=bigvgan_base"))
+        recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
+        add("memory hifigan_v1 mpd_msd", memory_row(4, *recipe))
     if "scaling" in options.rows:
         for generator in options.generators or GENERATORS:
             row = scaling_row(BATCH_SIZE.get(generator, 16), f"generator={generator}")

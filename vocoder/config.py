@@ -173,6 +173,8 @@ class TrainerConfig:
         ema_momentum: Of the weights' moving average, which is then what is evaluated and saved;
             null for none.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        rematerialization: Compute what is inside the generator's blocks once more for the gradient
+            instead of keeping it, for less memory.
         jit_compile: XLA; slower on CPUs, and on one device only.
         strategy: "auto", "none", "mirrored" (the GPUs of this machine) or "multi_worker".
         validate_every, checkpoint_every, log_every: Steps.
@@ -209,6 +211,7 @@ class TrainerConfig:
     gradient_accumulation_steps: int = 1
     ema_momentum: float | None = None
     precision: str = "float32"
+    rematerialization: bool = False
     jit_compile: bool = False
     strategy: str = "auto"
     validate_every: int = 1000

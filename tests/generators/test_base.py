@@ -5,9 +5,12 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from vocoder.config import AudioConfig
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
+from vocoder.layers.convnext import ConvNeXtBlock
+from vocoder.layers.residual import ResidualBlock
 
 V3 = {
     "upsample_rates": (8, 8, 4),
@@ -121,3 +124,43 @@ def test_graph_is_plain(name, rng):
     graph = tf.function(generator.call).get_concrete_function(signature)
     found = " ".join(operations(graph))
     assert not re.search("While|If|FFT|Complex|TensorList", found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("hifigan1", "float32"),
+        ("bigvgan", "mixed_bfloat16"),
+        ("vocos_same", "float32"),
+        ("vocos_same", "mixed_bfloat16"),
+    ],
+)
+def test_rematerialization_computes_blocks_twice_and_the_same_gradient(
+    name, dtype, rng, monkeypatch
+):
+    generator = scrambled(name, rng, dtype=dtype)
+    mel = rng.standard_normal((2, 4, 80)).astype(np.float32)
+    blocks = [
+        layer
+        for layer in generator._flatten_layers()
+        if isinstance(layer, (ResidualBlock, ConvNeXtBlock))
+    ]
+    called = []
+    for block in blocks:
+        call = block.call
+        monkeypatch.setattr(block, "call", lambda x, call=call: called.append(1) or call(x))
+
+    def gradients():
+        called.clear()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(generator(mel, training=True)))
+        return tape.gradient(loss, generator.trainable_variables)
+
+    expected = gradients()
+    assert len(called) == len(blocks) > 0
+    generator.rematerialization = True
+    found = gradients()
+    assert len(called) == 2 * len(blocks)
+    for a, b in zip(found, expected, strict=True):
+        tolerance = {"float32": 1e-5, "mixed_bfloat16": 6e-2}[dtype] * np.abs(b).max()
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)

@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vocoder.layers.conv2d import conv2d
+from vocoder.layers.conv2d import WIDE, conv2d
 
-# kernel size, strides, groups
-FORMS = [((1, 5), (1, 3), 1), ((1, 41), (1, 4), 4), ((9, 3), (2, 1), 1)]
+# kernel size, strides, groups, channels
+FORMS = [
+    ((1, 5), (1, 3), 1, 8),
+    ((1, 41), (1, 4), 4, 8),
+    ((9, 3), (2, 1), 1, 8),
+    ((1, 5), (1, 3), 1, WIDE),
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
@@ -16,19 +21,19 @@ FORMS = [((1, 5), (1, 3), 1), ((1, 41), (1, 4), 4), ((9, 3), (2, 1), 1)]
 @pytest.mark.parametrize("norm", ["weight", "spectral", None])
 def test_output_and_gradients_equal_torch(form, norm, rng):
     torch = pytest.importorskip("torch")
-    size, strides, groups = form
-    layer = conv2d(8, size, strides, groups=groups, norm=norm)
-    x = rng.standard_normal((2, 12, 61, 8)).astype(np.float32)
+    size, strides, groups, channels = form
+    layer = conv2d(channels, size, strides, groups=groups, norm=norm)
+    x = rng.standard_normal((2, 12, 61, channels)).astype(np.float32)
     layer.build(x.shape)
-    layer.bias.assign(rng.standard_normal(8))
+    layer.bias.assign(rng.standard_normal(channels))
     theirs = torch.nn.Conv2d(
-        8, 8, size, strides, padding=[k // 2 for k in size], groups=groups, bias=True
+        channels, channels, size, strides, padding=[k // 2 for k in size], groups=groups
     )
     kernel = torch.tensor(np.asarray(layer._kernel).transpose(3, 2, 0, 1).copy())
     theirs.weight.data, theirs.bias.data = kernel, torch.tensor(np.asarray(layer.bias))
     if norm == "weight":
         theirs = torch.nn.utils.weight_norm(theirs)
-        layer.g.assign(rng.uniform(0.5, 2, 8))
+        layer.g.assign(rng.uniform(0.5, 2, channels))
         theirs.weight_g.data = torch.tensor(np.asarray(layer.g))[:, None, None, None]
     if norm == "spectral":
         theirs = torch.nn.utils.spectral_norm(theirs)

@@ -22,9 +22,15 @@ class Generator(keras.Model):
         hop_length: Samples that the network makes of a frame.
         reason: The argument that sets `hop_length`, with its value, for the message.
 
+    Attributes:
+        rematerialization: Whether what is inside the blocks is computed once more for the gradient,
+            instead of kept for it. It is training's business, so that no config has it.
+
     Raises:
         ValueError: "argument: reason", if the network does not fit `audio`.
     """
+
+    rematerialization = False
 
     def __init__(self, audio, n_mels, hop_length, reason, **model_arguments):
         super().__init__(**model_arguments)
@@ -45,6 +51,10 @@ class Generator(keras.Model):
     def receptive_field(self) -> int:
         """Frames on each side of a frame that its samples depend on."""
         raise NotImplementedError
+
+    def through(self, block, x):
+        """What a block makes of `x`, with or without `rematerialization`."""
+        return keras.remat(block)(x) if self.rematerialization else block(x)
 
     def folded(self):
         """The same network in float32 without weight normalisation, for inference."""

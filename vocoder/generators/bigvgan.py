@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from vocoder.generators.upsampling import UpsamplingGenerator, averaged
+from vocoder.generators.upsampling import UpsamplingGenerator
 from vocoder.layers.snake import AntiAliasedSnake
 
 
@@ -85,7 +85,7 @@ class BigVGAN(UpsamplingGenerator):
     def call(self, mel):
         x = self.conv_pre(mel)
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
-            x = averaged(blocks, upsampling(x))
+            x = self.averaged(blocks, upsampling(x))
         x = ops.cast(self.conv_post(self.activation_post(x))[..., 0], "float32")
         return ops.tanh(x) if self.use_tanh_at_final else ops.clip(x, -1.0, 1.0)
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from vocoder.generators.upsampling import UpsamplingGenerator, averaged
+from vocoder.generators.upsampling import UpsamplingGenerator
 from vocoder.layers.istft import ISTFT
 from vocoder.layers.residual import leaky_relu
 
@@ -82,7 +82,7 @@ class HiFiGAN(UpsamplingGenerator):
         x = self.conv_pre(mel)
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
             x = upsampling(leaky_relu(x))
-            x = averaged(blocks, x)
+            x = self.averaged(blocks, x)
         x = self.conv_post(leaky_relu(x, slope=0.01))  # 0.01 here alone, as in the original
         x = self.head(x)
         return x if self.istft_n_fft else x[..., 0]

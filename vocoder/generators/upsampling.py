@@ -120,6 +120,10 @@ class UpsamplingGenerator(Generator):
         """Samples of the last stage on each side that the waveform depends on."""
         raise NotImplementedError
 
+    def averaged(self, blocks, x):
+        """The mean of what the blocks make of `x`."""
+        return sum(self.through(block, x) for block in blocks) / len(blocks)
+
     @property
     def receptive_field(self):
         # From the waveform back to the mel, in samples of each stage.
@@ -145,11 +149,6 @@ class UpsamplingGenerator(Generator):
             "audio": dataclasses.asdict(self.audio) if self.audio else None,
             "weight_norm": self.weight_norm,
         }
-
-
-def averaged(blocks, x):
-    """The mean of what the blocks make of `x`."""
-    return sum(block(x) for block in blocks) / len(blocks)
 
 
 def _check(rates, kernels, channels, resblock, block_kernels, dilations):

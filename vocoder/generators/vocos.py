@@ -126,7 +126,7 @@ class Vocos(Generator):
     def call(self, mel, training=False):
         x = self.norm(self.embed(mel))
         for block in self.blocks:
-            x = block(x)
+            x = self.through(block, x)
         x = self.out(self.final_norm(x))
         if self.mel_prior:
             prior = ops.log(mel_to_magnitude(ops.cast(mel, "float32"), self.audio))

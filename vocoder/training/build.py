@@ -33,6 +33,7 @@ def build_trainer(config: RunConfig) -> Trainer:
     """
     settings = config.trainer
     generator = build_generator(config)
+    generator.rematerialization = settings.rematerialization
     discriminators = build_discriminators(config.discriminator, settings.precision)
     names = discriminators.sub_discriminators if discriminators else ()
     loss = build_multi_loss(

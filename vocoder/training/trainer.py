@@ -84,8 +84,9 @@ class Trainer(keras.Model):
             allowed: False, here or as a tensor, forbids it.
 
         Returns:
-            The means of `values` and `wishes` over the replicas, with the norm under the name of
-            its metric; and whether there was a step.
+            The means of `values` over the replicas, with the norm under the name of its metric, and
+            with those of `wishes` if the optimizer is the generator's, which every step calls once;
+            and whether there was a step.
         """
         strategy = self.distribute_strategy
         destinations = [variable.value for variable in variables]
@@ -94,7 +95,8 @@ class Trainer(keras.Model):
         # Scaling the loss scaled its gradients.
         scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), "float32")
         norm = tf.linalg.global_norm([tf.convert_to_tensor(g) for g in gradients]) / scale
-        logs = self._means(values) | {norms.name: norm}
+        wishes = self.wishes if optimizer is self.optimizer else {}
+        logs = self._means(values, wishes) | {norms.name: norm}
         judged = [value for name, value in logs.items() if self._is_judged(name)]
 
         def apply():
@@ -108,10 +110,10 @@ class Trainer(keras.Model):
         self.on_replicas(lambda *counted: norms.update_state(*counted), *counted)
         return logs, allowed
 
-    def _means(self, values):
+    def _means(self, values, wishes):
         """The means over all replicas, in one reduction."""
-        names = [*values, *self.wishes]
-        vector = self.on_replicas(lambda v: tf.stack([*v.values(), *self.wishes.values()]), values)
+        names = [*values, *wishes]
+        vector = self.on_replicas(lambda v: tf.stack([*v.values(), *wishes.values()]), values)
         reduced = self.distribute_strategy.reduce(tf.distribute.ReduceOp.MEAN, vector, axis=None)
         return dict(zip(names, tf.unstack(reduced, len(names)), strict=True))
 

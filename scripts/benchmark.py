@@ -19,7 +19,7 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
+import re
 import statistics
 import sys
 import tempfile
@@ -240,15 +240,24 @@ def adversarial_row(generator: str, rounds: int = 3) -> dict:
         "generator_forward_seconds": times[0],
         "discriminator_update_seconds": times[1] - times[0],
         "generator_update_seconds": times[2] - times[1],
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gib": peak_gib(),
     }
 
 
-def peak_gib(*recipe) -> float:
-    """Largest memory of this process, in which nothing but a training step has happened."""
+def peak_gib() -> float:
+    """Largest memory of this process so far, on Linux.
+
+    `ru_maxrss` begins with that of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 2**20
+
+
+def peak_of_step(*recipe) -> float:
+    """`peak_gib` of a process in which nothing but a training step has happened."""
     trainer, batch = trainer_of(*recipe)
     tf.function(lambda: trainer.train_step(batch))()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_gib()
 
 
 def memory_row(size: int, *overrides, rounds: int = 3) -> dict:
@@ -258,7 +267,7 @@ def memory_row(size: int, *overrides, rounds: int = 3) -> dict:
         recipe = (size, *overrides, f"trainer.rematerialization={value}")
         with multiprocessing.get_context("spawn").Pool(1) as process:
             name = "recomputed_gib" if value else "kept_gib"
-            row[name] = process.apply(peak_gib, recipe)
+            row[name] = process.apply(peak_of_step, recipe)
         trainer, batch = trainer_of(*recipe)
         steps.append(tf.function(lambda t=trainer, b=batch: t.train_step(b)))
     ratios = []

@@ -222,4 +222,5 @@ def _step(checkpoint: Path) -> int:
 
 
 def _info(checkpoint: Path) -> dict:
-    return json.loads((checkpoint / "info.json").read_text())
+    # Runs of before `trainer.best` went by the total, and have no such entries.
+    return {"measure": None, "value": None} | json.loads((checkpoint / "info.json").read_text())

@@ -77,8 +77,16 @@ class AudioConfig:
 
         Frame i of an utterance covers the samples from `i * hop_length - left` on.
         """
-        left = (self.n_fft - self.hop_length) // 2 if self.padding == "same" else self.n_fft // 2
-        return left, self.n_fft - self.hop_length - left
+        return frame_margins(self.n_fft, self.hop_length, self.padding)
+
+
+def frame_margins(n_fft: int, hop_length: int, padding: str) -> tuple[int, int]:
+    """Samples (left, right) around a signal that make it samples / hop_length frames.
+
+    Frame i then begins `left` samples before sample `i * hop_length`.
+    """
+    left = (n_fft - hop_length) // 2 if padding == "same" else n_fft // 2
+    return left, n_fft - hop_length - left
 
 
 def check_window(n_fft: int, hop_length: int, win_length: int) -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from vocoder.config import frame_margins
+
 
 def pad_reflect(x, left: int, right: int):
     """Reflects `left` and `right` samples at the ends of (batch, samples)."""
@@ -96,7 +98,7 @@ def inverse_stft(real, imaginary, hop_length: int, padding: str = "same", with_f
         frames = ops.matmul(ops.concatenate([real, imaginary], axis=-1), matrix)
     squares = ops.convert_to_tensor(hann(n_fft) ** 2, dtype="float32")
     envelope = overlap_add(ops.ones_like(frames[:1, :, :1]) * squares, hop_length)
-    cut = (n_fft - hop_length) // 2 if padding == "same" else n_fft // 2
+    cut, _ = frame_margins(n_fft, hop_length, padding)
     samples = ops.shape(real)[1] * hop_length
     signal = overlap_add(frames, hop_length)[:, cut : cut + samples]
     return signal / envelope[:, cut : cut + samples]

@@ -109,9 +109,10 @@ class Vocos(Generator):
         if griffin_lim_iterations is None:
             self.head = ISTFT(**head)
         else:
-            iterations = griffin_lim_iterations, griffin_lim_training_iterations
             self.head = GriffinLim(
-                **head, iterations=iterations[0], training_iterations=iterations[1]
+                **head,
+                iterations=griffin_lim_iterations,
+                training_iterations=griffin_lim_training_iterations,
             )
         self.out = keras.layers.Dense(
             self.head.channels, kernel_initializer=default_kernel(), dtype="float32"
@@ -123,16 +124,16 @@ class Vocos(Generator):
             layer.build((None, None, self.dim))
         self.built = True
 
-    def call(self, mel, training=False):
+    def call(self, mel):
         x = self.norm(self.embed(mel))
         for block in self.blocks:
             x = self.through(block, x)
         x = self.out(self.final_norm(x))
         if self.mel_prior:
             prior = ops.log(mel_to_magnitude(ops.cast(mel, "float32"), self.audio))
-            phases = self.head.channels - prior.shape[-1]
+            phases = self.head.channels - self.head.bins
             x = x + ops.pad(prior, [[0, 0], [0, 0], [0, phases]])
-        return self.head(x, training=training)
+        return self.head(x)
 
     @property
     def receptive_field(self):

@@ -5,7 +5,7 @@ from keras import ops
 
 from vocoder.audio.mel import log_compress, mel_filterbank
 from vocoder.audio.stft import pad_reflect, power_spectrogram
-from vocoder.config import check_log, check_window
+from vocoder.config import check_log, check_window, frame_margins
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -83,8 +83,7 @@ class MelLoss(keras.losses.Loss):
     def _mel(self, y):
         center = self.padding == "center"
         if not center:
-            left = (self.n_fft - self.hop_length) // 2
-            y = pad_reflect(y, left, self.n_fft - self.hop_length - left)
+            y = pad_reflect(y, *frame_margins(self.n_fft, self.hop_length, self.padding))
         power = power_spectrogram(y, self.n_fft, self.hop_length, self.win_length, center)
         # 1e-9 under the root, as in HiFi-GAN, keeps the gradient finite at silence.
         return ops.matmul(ops.sqrt(power + 1e-9), ops.convert_to_tensor(self._filterbank))

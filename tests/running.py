@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vocoder.config import RunConfig, asset, register_resolvers
 
 # Small enough for a test: short segments, narrow networks.
 SHORT = [
@@ -37,6 +40,13 @@ FEW_LOSSES = [
     "loss.terms.stft.win_length=[512]",
 ]
 TINY = [*SHORT, *FEW_LOSSES, *TINY_GENERATOR["hifigan"]]
+
+
+def configured(*overrides):
+    """The config that these overrides of `vocoder.train` make, without a run."""
+    register_resolvers()
+    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
+        return RunConfig.from_omegaconf(compose("train", list(overrides)))
 
 
 def run(*arguments, module="vocoder.train", cwd):

@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from running import SHORT, TINY_GENERATOR
+from running import SHORT, TINY_GENERATOR, configured
 
 import vocoder.generators
 import vocoder.losses  # noqa: F401  both before a fork rather than after each
-from vocoder.config import RunConfig, asset, register_resolvers
 from vocoder.training.build import build_trainer
 from vocoder.training.checkpoints import Checkpoints, to_resume
 
@@ -40,10 +38,7 @@ def save(config, run):
 
 
 def main(run):
-    register_resolvers()
-    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
-        overrides = [*SHORT, *TINY_GENERATOR["hifigan"], "loss=stft_only"]
-        config = RunConfig.from_omegaconf(compose("train", overrides))
+    config = configured(*SHORT, *TINY_GENERATOR["hifigan"], "loss=stft_only")
     for _ in sys.stdin:
         assert os.listdir("/proc/self/task") == [str(os.getpid())]  # threads would be lost
         process = os.fork()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
-from running import SHORT, TINY, TINY_GENERATOR, rows, run, scalars
+from running import SHORT, TINY, TINY_GENERATOR, configured, rows, run, scalars
 
 import vocoder
 from vocoder import registry
-from vocoder.config import RunConfig, asset, register_resolvers
+from vocoder.config import asset, register_resolvers
 from vocoder.errors import InputError
 from vocoder.train import train
 
@@ -25,8 +25,9 @@ def one_of_each() -> dict[str, str]:
     with initialize_config_dir(str(asset("configs")), version_base="1.3"):
         for path in sorted((asset("configs") / "generator").glob("*.yaml")):
             node = compose("train", [f"generator={path.stem}"]).generator
-            found.setdefault((node.name, bool(node.get("istft_n_fft"))), path.stem)
-    return {config: name for (name, _), config in found.items()}
+            head = bool(node.get("istft_n_fft")), bool(node.get("griffin_lim_iterations"))
+            found.setdefault((node.name, *head), path.stem)
+    return {config: name for (name, *_), config in found.items()}
 
 
 GENERATORS = one_of_each()
@@ -254,11 +255,9 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, message, tmp_path):
 )
 def test_mistakes_about_metrics_are_told_first(override, message, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pesq", None)
-    register_resolvers()
-    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
-        node = compose("train", [override, "data=folder", "data.root=nowhere"])
+    config = configured(override, "data=folder", "data.root=nowhere")
     with pytest.raises(InputError, match=f"^{message}"):
-        train(RunConfig.from_omegaconf(node), tmp_path / "run", [])
+        train(config, tmp_path / "run", [])
     assert not list(tmp_path.iterdir())
 
 

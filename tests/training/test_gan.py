@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hydra import compose, initialize_config_dir
-from running import TINY_GENERATOR
+from running import TINY_GENERATOR, configured
 
-from vocoder.config import RunConfig, asset, register_resolvers
+from vocoder.config import asset
 from vocoder.discriminators import Discriminators, MultiPeriodDiscriminator, MultiScaleDiscriminator
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
@@ -28,12 +27,6 @@ NARROW = {
     "mrd": ["channels=[2,2,2,2]", "kernel_sizes=[[3,5],[3,5],[3,5],[3,3]]",
             "strides=[[2,2],[2,2],[2,2],[1,1]]"],
 }  # fmt: skip
-
-
-def configured(*overrides):
-    register_resolvers()
-    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
-        return RunConfig.from_omegaconf(compose("train", list(overrides)))
 
 
 TINY = [

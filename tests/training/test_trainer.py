@@ -175,3 +175,18 @@ def test_values_of_two_measures_are_not_compared(tmp_path, capsys):
     again = Checkpoints(tmp_path, tiny_trainer(), 1, measure="mcd")
     again.restore(complete(tmp_path)[-1])
     assert not capsys.readouterr().out and float(again.best) == 9.0
+
+
+def test_checkpoints_of_before_went_by_the_loss(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path, tiny_trainer(), 1)
+    for step, loss in ((1, 1.0), (2, 4.0)):
+        checkpoints.save(step, loss)
+    for path in complete(tmp_path):
+        info = json.loads((path / "info.json").read_text())
+        old = {"step": info["step"], "validation_loss": info["value"]}
+        (path / "info.json").write_text(json.dumps(old))
+    again = Checkpoints(tmp_path, tiny_trainer(), 1)
+    again.restore(complete(tmp_path)[-1])
+    assert float(again.best) == 1.0 and not capsys.readouterr().out
+    again.save(3, 2.0)
+    assert steps_of(tmp_path) == [1, 3]

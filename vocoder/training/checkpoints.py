@@ -222,5 +222,6 @@ def _step(checkpoint: Path) -> int:
 
 
 def _info(checkpoint: Path) -> dict:
-    # Runs of before `trainer.best` went by the total, and have no such entries.
-    return {"measure": None, "value": None} | json.loads((checkpoint / "info.json").read_text())
+    info = json.loads((checkpoint / "info.json").read_text())
+    # Before there was `trainer.best`, every run went by the total.
+    return {"measure": "loss", "value": info.get("validation_loss")} | info

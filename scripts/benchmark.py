@@ -44,6 +44,7 @@ from vocoder.training.build import build_trainer
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
+# What the rows measure if no --generators are given; GENERATORS is for synthesis and scaling.
 GENERATORS = (
     "hifigan_v1",
     "hifigan_v2",
@@ -57,7 +58,9 @@ GENERATORS = (
     "bigvgan_base",
 )
 TRAINED = ("hifigan_istft", "hifigan_v3", "vocos", "vocos_small", "vocos_griffin_lim")
-# Not among them, since it takes minutes, and with 16 segments some 14 GB.
+ADVERSARIAL = ("hifigan_v1", "hifigan_v3")
+REMATERIALIZED = ("hifigan_v1", "bigvgan_base")
+# A step with 16 segments takes minutes and some 14 GB.
 BATCH_SIZE = {"bigvgan_base": 2}
 
 
@@ -304,9 +307,7 @@ def main() -> None:
         nargs="+",
         metavar="NAME",
         choices=sorted(path.stem for path in (asset("configs") / "generator").glob("*.yaml")),
-        help="configs to measure (default: {} for synthesis and scaling, {} for step)".format(
-            *(", ".join(names) for names in (GENERATORS, TRAINED))
-        ),
+        help="configs to measure (default: for each row those that tell most)",
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark.json"))
@@ -336,18 +337,19 @@ def main() -> None:
         for generator in options.generators or GENERATORS:
             add(f"synthesis {generator}", synthesis_row(generator, options.seconds))
     if "adversarial" in options.rows:
-        for generator in ("hifigan_v1", "hifigan_v3"):
+        for generator in options.generators or ADVERSARIAL:
             add(f"adversarial {generator}", adversarial_row(generator))
     if "memory" in options.rows:
-        add("memory bigvgan_base", memory_row(2, "generator=bigvgan_base"))
-        recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
-        add("memory hifigan_v1 mpd_msd", memory_row(4, *recipe))
+        for generator in options.generators or REMATERIALIZED:
+            row = memory_row(BATCH_SIZE.get(generator, 16), f"generator={generator}")
+            add(f"memory {generator}", row)
     if "scaling" in options.rows:
         for generator in options.generators or GENERATORS:
             row = scaling_row(BATCH_SIZE.get(generator, 16), f"generator={generator}")
             add(f"scaling {generator}", row)
-        recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
-        add("scaling hifigan_v1 mpd_msd", scaling_row(4, *recipe))
+        if not options.generators:
+            recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
+            add("scaling hifigan_v1 mpd_msd", scaling_row(4, *recipe))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(table, indent=2) + "\n")
     print(f"written to {options.out}")

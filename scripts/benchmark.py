@@ -325,7 +325,7 @@ def main() -> None:
 
     def add(name, row):
         table["rows"][name] = row
-        print(f"{name:<26}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+        print(f"{name:<28}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         sys.stdout.flush()
 
     if "pipeline" in options.rows:

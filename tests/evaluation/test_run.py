@@ -108,7 +108,7 @@ def test_every_system_on_every_clip(folder, tmp_path):
     assert difference.mean.mean == pytest.approx(np.mean(peaks[0]) / 2, abs=1e-6)
     assert difference.p < 0.05  # all seven of one sign: 2 / 2^7, at the most twice that
     text = report.tables(120)
-    assert "full - half" in text and "7 clips, 0.2 min" in text
+    assert "full - half" in text and "7 clips, 0.2 min" in text and "; * p < 0.05" in text
     # A narrow terminal gets the same columns below one another.
     narrow = report.tables(60).splitlines()
     assert max(map(len, narrow[1:4])) <= 60
@@ -120,6 +120,13 @@ def test_what_is_not_defined_is_told(folder, tmp_path):
     systems = [system("recordings", None), system("loud", 1.3, [])]
     results = run.evaluate(systems, run.find_clips(folder), [Peak()], tmp_path / "out", pytest.fail)
     assert "peak: not defined on 2 of 6 clips of loud" in Report(results).tables(120)
+
+
+def test_too_few_clips_for_the_paired_test(folder, tmp_path):
+    systems = [system("half", 0.5, []), system("full", 1.0, [])]
+    clips = run.find_clips(folder)[:5]
+    text = Report(run.evaluate(systems, clips, [Peak()], tmp_path / "out", pytest.fail)).tables(120)
+    assert "p < 0.05 takes 6 clips" in text and "*" not in text
 
 
 def test_bad_clips_are_told_and_the_others_rated(folder, tmp_path):

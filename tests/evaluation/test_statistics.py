@@ -28,6 +28,8 @@ def test_paired_test(rng):
     # All six of one sign: two of the 2^6 ways to choose signs are as extreme.
     assert statistics.p_value(np.arange(1.0, 7)) == pytest.approx(2 / 2**6)
     assert statistics.p_value(np.append(np.arange(1.0, 7), np.nan)) == pytest.approx(2 / 2**6)
+    fewest = np.arange(1.0, statistics.FEWEST + 1)
+    assert statistics.p_value(fewest) < 0.05 < statistics.p_value(fewest[:-1])
     assert statistics.p_value(np.zeros(6)) == 1
     assert np.isnan(statistics.p_value(np.array([1.0, np.nan])))
     # Where clips differ far more than systems, pairs still tell these apart.

@@ -117,8 +117,6 @@ def operations(function):
 @pytest.mark.parametrize("name", ["istft", "bigvgan", "vocos_same", "vocos_center"])
 def test_graph_is_plain(name, rng):
     """Any number of frames, without control flow, FFTs and complex numbers: it can be exported."""
-    import tensorflow as tf
-
     generator = scrambled(name, rng)
     signature = tf.TensorSpec((None, None, 80), tf.float32)
     graph = tf.function(generator.call).get_concrete_function(signature)

@@ -73,10 +73,13 @@ class Report:
         for one in self.differences:
             differences.setdefault(f"{one.first} - {one.second}", []).append(_difference(one))
         if differences:
+            significant = f"p < {SIGNIFICANT:g}"
+            few = count < statistics.FEWEST
+            stars = f"{significant} takes {statistics.FEWEST} clips" if few else f"* {significant}"
             lines += [
                 "",
                 "differences (p of Wilcoxon's signed-rank test on the clips, adjusted for their "
-                f"number); * p < {SIGNIFICANT:g}",
+                f"number); {stars}",
                 *_table(("", "better"), heads, differences, width),
             ]
         return "\n".join([*lines, *self._undefined()])

@@ -7,6 +7,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+FEWEST = 6  # clips whose p-value can be below 0.05: two sided, 2 / 2^6
 
 
 class Mean(NamedTuple):

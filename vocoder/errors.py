@@ -1,7 +1,10 @@
 """Mistakes of the user: one line that names the key, the file or the flag, and no traceback."""
 
 import contextlib
+import os
 import sys
+
+BROKEN_PIPE = 141  # as the shell says it of a program that SIGPIPE ends
 
 
 class InputError(ValueError):
@@ -12,12 +15,37 @@ class InputError(ValueError):
     """
 
 
+def printable(text) -> str:
+    """A text for a terminal: what is no printable character, and bytes of no text, are escaped.
+
+    So a name inside of a file can't send escape sequences, and is a line whatever it holds.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
+
+
+def _escaped(character):
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as `os.fsdecode` gives it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
 @contextlib.contextmanager
 def exit_on_input_error():
-    """Ends the process with exit code 2 and the error's line, if an `InputError` comes out."""
+    """Ends the process as a command has to.
+
+    With exit code 2 and the error's lines, if an `InputError` comes out; without a word, if nobody
+    reads the output any more (`| head`).
+    """
     try:
         yield
+        sys.stdout.flush()
     except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"error: {printable(line)}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # Python flushes once more at the end, which would fail again.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(BROKEN_PIPE)

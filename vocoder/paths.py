@@ -1,0 +1,89 @@
+"""Names and files as they come from outside: what is safe to print, to write and to open."""
+
+import contextlib
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from vocoder.errors import InputError, printable
+
+LONGEST = 255  # bytes of a name, on all common file systems
+
+
+def user_path(path) -> Path:
+    """A path that a user gave, with `~` and `~name` as the shell reads them.
+
+    Raises:
+        InputError: There is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: there is no home folder for ~ here; give the path") from error
+
+
+def file_name(name: str, room: int = 32) -> str:
+    """A name that can be written, printed and shown everywhere; `name` itself if it is one.
+
+    Otherwise what can't be printed is escaped, what is too long is cut, and a hash of the whole
+    name keeps it apart from others.
+
+    Args:
+        name: One component of a path, as the file system has it; need not be UTF-8.
+        room: Bytes to leave for what the caller adds, such as ".name.wav.partial".
+    """
+    safe = printable(name).replace("/", "_")
+    longest = LONGEST - room
+    if safe == name and len(safe.encode()) <= longest:
+        return name
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
+    return f"{safe.encode()[: longest - 9].decode(errors='ignore')}-{digest}"
+
+
+def open_regular(path) -> int:
+    """Opens a regular file to read, without waiting for the writer of a pipe.
+
+    Returns:
+        A descriptor, for `os.fdopen`, `soundfile.SoundFile` or `os.close`.
+
+    Raises:
+        InputError: There is no such file, it can't be opened, or it is a pipe, a device or a folder.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: can't be opened ({reason})") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: no regular file but a folder, a pipe or a device")
+    return descriptor
+
+
+@contextlib.contextmanager
+def replacing(path, mode: str = "w", **arguments):
+    """Writes a file that gets its name when it is whole, and follows no link on the way.
+
+    If an exception comes out, what was there before stays.
+
+    Args:
+        path: The file. What is written meanwhile is called `.NAME.partial`.
+        mode, arguments: As of `open`.
+
+    Raises:
+        OSError: As `open` and `os.replace` do.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, mode, **arguments) as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -57,7 +57,9 @@ def test_imports_run_one_way(path):
     for module in imports(path):
         if module.split(".")[0] == "vocoder" and here not in ENTRY_POINTS:
             target = module.split(".")[1]
-            assert target in MAY_IMPORT[here] | {here, "errors", "paths"}, f"{here} imports {module}"
+            assert target in MAY_IMPORT[here] | {here, "errors", "paths"}, (
+                f"{here} imports {module}"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -157,7 +157,7 @@ MISTAKES = {
     "loss.terms={}": "loss.terms: ",
     "loss.terms.mel=3": "loss.terms.mel: must be a mapping",
     "+loss.term={}": "loss.term: unknown 'term'|loss.term: unknown",
-    "data.segment_length=512": "loss.terms.mel: .*data.segment_length=512",
+    "data.segment_length=512": "loss.terms.mel: .*length=512 .* a segment of 1025 or more would do",
     "data.root=???": "data.root: missing",
     "+loss.terms.x={_target_: os.system, loss: mse}": "loss.terms.x._target_: not used",
     "data.gain_db=loud": "data.gain_db: ",

@@ -6,7 +6,9 @@ dataclasses below, which everything else reads. Nothing here imports Keras.
 
 import contextlib
 import dataclasses
+import numbers
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +64,18 @@ class AudioConfig:
         check_window(self.n_fft, self.hop_length, self.win_length)
         check_bands(self.sample_rate, self.n_mels, self.fmin, self.fmax, self.norm)
         check_log(self.log, self.floor)
-        if self.power not in (1, 2):
-            raise ValueError(f"power: must be 1 or 2, not {self.power}")
+        if isinstance(self.power, bool) or self.power not in (1, 2):
+            raise ValueError(f"power: must be 1 or 2, not {self.power!r}")
         if self.padding not in ("same", "center"):
             raise ValueError(f'padding: must be "same" or "center", not {self.padding!r}')
-        if self.hop_length > self.n_fft or (self.n_fft - self.hop_length) % 2:
+        check_bool("htk", self.htk)
+        check_number("magnitude_epsilon", self.magnitude_epsilon, 0, 1)
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length: {self.hop_length} is longer than n_fft ({self.n_fft})")
+        if self.padding == "same" and (self.n_fft - self.hop_length) % 2:
             raise ValueError(
-                f"hop_length: {self.hop_length} must be n_fft ({self.n_fft}) less an even number"
+                f'hop_length: with padding "same", {self.hop_length} must be n_fft ({self.n_fft}) '
+                'less an even number; padding "center" takes any'
             )
 
     @property
@@ -81,34 +88,39 @@ class AudioConfig:
 
 
 def frame_margins(n_fft: int, hop_length: int, padding: str) -> tuple[int, int]:
-    """Samples (left, right) around a signal that make it samples / hop_length frames.
+    """Samples (left, right) around whole hops of a signal that make them as many frames.
 
-    Frame i then begins `left` samples before sample `i * hop_length`.
+    Frame i then begins `left` samples before sample `i * hop_length`. Where hops are so long that
+    the last frame ends before the signal does, there are none on the right.
     """
     left = (n_fft - hop_length) // 2 if padding == "same" else n_fft // 2
-    return left, n_fft - hop_length - left
+    return left, max(0, n_fft - hop_length - left)
+
+
+# What is larger than any mel of audio, so that a config from a stranger can't ask for all memory.
+MOST_SAMPLES, MOST_BANDS, HIGHEST_RATE = 2**16, 2**10, 1_000_000
 
 
 def check_window(n_fft: int, hop_length: int, win_length: int) -> None:
     """Raises `ValueError("argument: reason")` unless the three lengths fit together."""
     for name, value in {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}.items():
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1, not {value}")
+        check_whole(name, value, 1, MOST_SAMPLES)
     if win_length > n_fft:
         raise ValueError(f"win_length: {win_length} is longer than n_fft ({n_fft})")
 
 
 def check_bands(sample_rate, n_mels: int, fmin, fmax, norm) -> None:
     """Raises `ValueError("argument: reason")` unless a mel filterbank can be made of these."""
-    if sample_rate < 1:
-        raise ValueError(f"sample_rate: must be at least 1, not {sample_rate}")
+    check_whole("sample_rate", sample_rate, 1, HIGHEST_RATE)
+    check_number("fmin", fmin)
     highest = sample_rate / 2
-    if fmax is not None and fmax > highest:
-        raise ValueError(f"fmax: {fmax:g} is above half the sample rate ({highest:g})")
+    if fmax is not None:
+        check_number("fmax", fmax)
+        if fmax > highest:
+            raise ValueError(f"fmax: {fmax:g} is above half the sample rate ({highest:g})")
     if not 0 <= fmin < (highest if fmax is None else fmax):
         raise ValueError(f"fmin: {fmin:g} is not between 0 and fmax ({fmax})")
-    if n_mels < 1:
-        raise ValueError(f"n_mels: must be at least 1, not {n_mels}")
+    check_whole("n_mels", n_mels, 1, MOST_BANDS)
     if norm not in (None, "slaney"):
         raise ValueError(f'norm: must be "slaney" or null, not {norm!r}')
 
@@ -117,8 +129,43 @@ def check_log(log: str, floor: float) -> None:
     """Raises `ValueError("argument: reason")` for an unknown logarithm or a floor of 0."""
     if log not in ("natural", "log10"):
         raise ValueError(f'log: must be "natural" or "log10", not {log!r}')
-    if not floor > 0:
-        raise ValueError(f"floor: must be above 0, not {floor}")
+    check_number("floor", floor, 1e-30, 1)
+
+
+def check_whole(name: str, value, least: int = 1, most: int | None = None) -> None:
+    """Raises `ValueError("name: reason")` unless `value` is a whole number in that range."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}: must be a whole number, not {reprlib.repr(value)}")
+    _check_range(name, value, least, most)
+
+
+def check_number(name: str, value, least: float | None = None, most: float | None = None) -> None:
+    """Raises `ValueError("name: reason")` unless `value` is a finite number in that range."""
+    of_kind = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not of_kind or not abs(value) < 1e30:
+        raise ValueError(f"{name}: must be a finite number, not {reprlib.repr(value)}")
+    _check_range(name, value, least, most)
+
+
+def check_bool(name: str, value) -> None:
+    """Raises `ValueError("name: reason")` unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: must be true or false, not {reprlib.repr(value)}")
+
+
+def check_list(name: str, values, most: int = 64) -> None:
+    """Raises `ValueError("name: reason")` unless `values` are a list of one to `most`."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{name}: must be a list, such as [a,b], not {reprlib.repr(values)}")
+    if not 1 <= len(values) <= most:
+        raise ValueError(f"{name}: there must be one to {most}, not {len(values)}")
+
+
+def _check_range(name, value, least, most):
+    if least is not None and value < least:
+        raise ValueError(f"{name}: must be at least {least}, not {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}: must be at most {most}, not {reprlib.repr(value)}")
 
 
 @dataclasses.dataclass

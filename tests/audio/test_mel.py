@@ -45,6 +45,50 @@ def test_equals_librosa_power_mel_htk_log10(rng):
     np.testing.assert_allclose(np.asarray(layer(audio[None]))[0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("n_fft", "hop_length"),
+    [(1764, 441), (2048, 275), (1023, 256), (1024, 600), (512, 512), (400, 160)],
+)
+@pytest.mark.parametrize("extra", [0, 1, 255])
+@pytest.mark.filterwarnings("ignore:Empty filters detected")  # 80 bands of 201 bins
+def test_centred_frames_equal_librosas_whatever_the_hop(n_fft, hop_length, extra, rng):
+    """Of the whole, and of the middle with its margins."""
+    audio = 0.3 * rng.standard_normal(20 * hop_length + extra).astype(np.float32)
+    settings = AudioConfig(22050, n_fft, hop_length, n_fft, padding="center", magnitude_epsilon=0)
+    found = np.asarray(MelSpectrogram(**vars(settings))(audio[None]))[0]
+    expected = librosa.feature.melspectrogram(
+        y=audio, n_fft=n_fft, hop_length=hop_length, n_mels=80, fmax=8000, power=1,
+        pad_mode="reflect",
+    )  # fmt: skip
+    expected = np.log(np.maximum(expected, 1e-5)).T[: len(audio) // hop_length]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    left, right = settings.margins
+    begin, end = 8 * hop_length - left, 12 * hop_length + right
+    middle = MelSpectrogram(**(vars(settings) | {"padding": "valid"}))(audio[None, begin:end])
+    np.testing.assert_allclose(middle[0], expected[8:12], atol=1e-3)
+
+
+def test_only_whole_hops_between_frames_of_the_same_padding():
+    with pytest.raises(ValueError, match='^hop_length: with padding "same", 441 .* "center" takes'):
+        AudioConfig(n_fft=1764, hop_length=441, win_length=1764)
+    with pytest.raises(ValueError, match="^hop_length: 600 is longer than n_fft"):
+        AudioConfig(n_fft=512, hop_length=600, win_length=512, padding="center")
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+@pytest.mark.parametrize("samples", [1, 255, 256, 300, 700])
+def test_short_audio_is_reflected_over_and_over(samples, padding, rng):
+    audio = rng.standard_normal((1, samples)).astype(np.float32)
+    layer = MelSpectrogram(padding=padding)
+    if samples < 256:
+        with pytest.raises(ValueError, match=f"waveform: {samples} samples are no frame"):
+            layer(audio)
+        return
+    padded = np.pad(audio, [(0, 0), layer.settings.margins], mode="reflect")
+    expected = MelSpectrogram(padding="valid")(padded)
+    np.testing.assert_allclose(layer(audio), expected[:, : samples // 256], atol=1e-4)
+
+
 def test_valid_padding_is_the_middle_of_the_whole(rng):
     audio = rng.standard_normal((2, 16384)).astype(np.float32)
     whole = np.asarray(MelSpectrogram()(audio))
@@ -73,6 +117,18 @@ def test_config_round_trip(rng):
         ({"padding": "none"}, "padding: "),
         ({"power": 3}, "power: "),
         ({"norm": "l2"}, "norm: "),
+        ({"n_fft": 1024.0}, "n_fft: must be a whole number, not 1024.0"),
+        ({"hop_length": True}, "hop_length: must be a whole number, not True"),
+        ({"sample_rate": 2**31}, "sample_rate: must be at most 1000000"),
+        ({"sample_rate": float("inf")}, "sample_rate: must be a whole number, not inf"),
+        ({"n_fft": 2**31, "win_length": 1024}, "n_fft: must be at most 65536"),
+        ({"n_mels": 10**9}, "n_mels: must be at most"),
+        ({"fmin": float("nan")}, "fmin: must be a finite number, not nan"),
+        ({"fmax": "8000"}, "fmax: must be a finite number, not '8000'"),
+        ({"floor": float("inf")}, "floor: must be a finite number"),
+        ({"power": True}, "power: must be 1 or 2, not True"),
+        ({"htk": 1}, "htk: must be true or false, not 1"),
+        ({"magnitude_epsilon": -1.0}, "magnitude_epsilon: must be at least 0"),
     ],
 )
 def test_refuses(arguments, message):

@@ -1,15 +1,22 @@
+from functools import partial
+
+import librosa
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from vocoder.audio import stft
 from vocoder.config import AudioConfig
 
 
-@pytest.mark.parametrize("padding", ["same", "center"])
 @pytest.mark.parametrize(
-    ("n_fft", "hop_length"), [(128, 32), (16, 4), (48, 16), (512, 128), (1024, 256)]
-)
+    ("padding", "n_fft", "hop_length"),
+    [
+        *((padding, 4 * hop, hop) for padding in ("same", "center") for hop in (4, 32, 128, 256)),
+        ("same", 48, 16), ("center", 48, 16), ("center", 1764, 441),
+    ],
+)  # fmt: skip
 def test_inverse_stft_gives_the_signal_back(rng, n_fft, hop_length, padding):
     frames = 20
     signal = rng.uniform(-1, 1, (2, frames * hop_length)).astype(np.float32)
@@ -42,3 +49,31 @@ def test_power_of_a_sine():
     power = np.asarray(stft.power_spectrogram(sine, 256, 64, 256, center=False))
     np.testing.assert_allclose(power[0, :, 8], 64.0**2, rtol=1e-4)
     assert power[0, :, 12:].max() < 1e-3
+
+
+@pytest.mark.parametrize("length", [None, 1, 2, 3, 7, 40])
+def test_reflects_as_numpy(length, rng):
+    """Also what is shorter than the margins, and of a length that is not known beforehand."""
+    signature = [tf.TensorSpec((2, length))]
+    for margins in ((0, 0), (3, 2), (0, 9), (20, 0)):
+        reflected = tf.function(
+            partial(stft.pad_reflect, left=margins[0], right=margins[1]), signature
+        )
+        for samples in (1, 2, 3, 7, 40) if length is None else (length,):
+            x = rng.standard_normal((2, samples)).astype(np.float32)
+            expected = np.pad(x, [(0, 0), margins], mode="reflect")
+            np.testing.assert_array_equal(reflected(x), expected)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 300])
+@pytest.mark.filterwarnings("ignore:n_fft=512 is too large")
+def test_short_input_equals_librosa(samples, rng):
+    x = rng.standard_normal(samples).astype(np.float32)
+    expected = np.abs(librosa.stft(x, n_fft=512, hop_length=128, pad_mode="reflect")) ** 2
+    found = stft.power_spectrogram(x[None], 512, 128, 512)
+    np.testing.assert_allclose(found[0], expected.T, rtol=1e-3, atol=1e-4)
+
+
+def test_no_frame_is_told():
+    with pytest.raises(ValueError, match=r"^waveform: 300 samples, .* than n_fft \(512\)$"):
+        stft.stft(np.zeros((1, 300), np.float32), 512, 128, 512, center=False)

@@ -59,21 +59,27 @@ def test_batches(pipeline):
         assert np.isfinite(mel).all() and np.abs(waveform).max() <= 0.5
 
 
-@pytest.mark.parametrize("padding", ["same", "center"])
-def test_mels_are_slices_of_the_whole_utterances(pipeline, root, padding):
-    audio = AudioConfig(padding=padding)
-    made = pipeline(audio)
+@pytest.mark.parametrize(
+    ("padding", "n_fft", "hop"),
+    [("same", 1024, 256), ("center", 1024, 256), ("center", 1764, 441), ("center", 1024, 600)],
+)
+def test_mels_are_slices_of_the_whole_utterances(pipeline, root, padding, n_fft, hop):
+    audio = AudioConfig(n_fft=n_fft, hop_length=hop, win_length=1024, padding=padding)
+    frames = 8192 // hop
+    length = frames * hop
+    made = pipeline(audio, segment_length=length)
+    mel_of = MelSpectrogram(**vars(audio))
     whole = []
     for i in range(len(made.training.index)):
         samples, _ = soundfile.read(made.training.index.path(i), dtype="float32")
-        samples = np.pad(samples, (0, max(0, 8192 - len(samples))))
-        whole.append((samples, np.asarray(MelSpectrogram(padding=padding)(samples[None]))[0]))
+        samples = np.pad(samples, (0, max(0, length - len(samples))))
+        whole.append((samples, np.asarray(mel_of(samples[None]))[0]))
     for step, (mel, waveform) in enumerate(taken(made.train(), 8)):
         rows, starts, _ = made.segments.draw(step, 4)
         for j, (row, start) in enumerate(zip(rows, starts, strict=True)):
             samples, mels = whole[row]
-            np.testing.assert_array_equal(waveform[j], samples[start : start + 8192])
-            np.testing.assert_allclose(mel[j], mels[start // 256 :][:32], atol=1e-5)
+            np.testing.assert_array_equal(waveform[j], samples[start : start + length])
+            np.testing.assert_allclose(mel[j], mels[start // hop :][:frames], atol=1e-5)
 
 
 def test_repeats_resumes_and_shards(pipeline):

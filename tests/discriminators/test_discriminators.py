@@ -136,6 +136,31 @@ def test_finite_at_silence(make):
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_silence_is_not_lifted_to_the_peak():
+    """The gradient at silence would be some 1e8 times that at speech."""
+    discriminator = NARROW["bands"]()
+    discriminator.build()
+    wave = np.cos(0.3 * np.arange(2048)).astype(np.float32)[None]
+
+    def norm(level):
+        y = tf.Variable(level * wave)
+        with tf.GradientTape() as tape:
+            total = sum(tf.reduce_sum(maps[-1]) for maps in discriminator(y).values())
+        return float(tf.norm(tape.gradient(total, y)))
+
+    assert max(map(norm, (0.0, 1e-8, 1e-5))) < 1e4 * norm(0.1)
+
+
+@pytest.mark.parametrize(("name", "fewest"), [("period", 1), ("scale", 1), ("bands", 97)])
+def test_short_waveforms(name, fewest, rng):
+    discriminator = NARROW[name]()
+    for features in discriminator(waveforms(rng, samples=fewest)).values():
+        assert all(np.isfinite(one).all() for one in features)
+    if fewest > 1:
+        with pytest.raises(ValueError, match="waveform: 96 samples .* n_fft=256; 97 or more can"):
+            discriminator(waveforms(rng, samples=fewest - 1))
+
+
 def test_keras_file_carries_everything(make, rng, tmp_path):
     discriminator, y = make(), waveforms(rng)
     discriminator(y, training=True)
@@ -165,6 +190,8 @@ def test_scores_are_float32_in_mixed_precision(make, precision, rng):
 def test_fold_reflects_to_a_whole_period():
     folded = np.asarray(fold(np.arange(7.0, dtype=np.float32)[None], 3))[0, ..., 0]
     np.testing.assert_array_equal(folded, [[0, 3, 6], [1, 4, 5], [2, 5, 4]])
+    shorter = np.asarray(fold(np.arange(2.0, dtype=np.float32)[None], 5))[0, ..., 0]
+    np.testing.assert_array_equal(shorter[:, 0], [0, 1, 0, 1, 0])
 
 
 def test_halve_counts_the_zeros():

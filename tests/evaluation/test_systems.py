@@ -72,6 +72,7 @@ def test_references():
         {},
         {"padding": "center", "log": "log10", "power": 2.0, "norm": None, "htk": True},
         {"n_fft": 2048, "hop_length": 300, "win_length": 1200, "n_mels": 100, "fmax": None},
+        {"n_fft": 2048, "hop_length": 275, "win_length": 1100, "padding": "center"},
     ],
 )
 def test_griffin_lim_gives_the_mel_back(settings):

@@ -7,13 +7,15 @@ from vocoder.audio.stft import inverse_stft, stft
 from vocoder.layers.istft import GriffinLim
 
 
-def test_griffin_lim_equals_librosas(rng):
-    magnitude = np.abs(rng.standard_normal((513, 60))).astype(np.float32)
-    layer = GriffinLim(1024, 256, "center", iterations=3, training_iterations=1)
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (1764, 441)])
+def test_griffin_lim_equals_librosas(n_fft, hop, rng):
+    magnitude = np.abs(rng.standard_normal((n_fft // 2 + 1, 60))).astype(np.float32)
+    layer = GriffinLim(n_fft, hop, "center", iterations=3, training_iterations=1)
     made = np.asarray(layer(np.log(magnitude.T)[None]))[0]
-    expected = librosa.griffinlim(magnitude, n_iter=3, hop_length=256, momentum=0.99, init=None)
+    assert made.shape == (60 * hop,)
+    expected = librosa.griffinlim(magnitude, n_iter=3, hop_length=hop, momentum=0.99, init=None)
     # At the ends it depends on how these are padded.
-    middle = slice(layer.reach * 256, (60 - layer.reach) * 256)
+    middle = slice(layer.reach * hop, (60 - layer.reach) * hop)
     np.testing.assert_allclose(made[middle], expected[middle], atol=1e-4)
 
 

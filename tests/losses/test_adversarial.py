@@ -86,6 +86,13 @@ def test_feature_matching_is_a_mean_of_each_map(rng):
     assert float(FeatureMatchingLoss(score=False)(true, pred)) == pytest.approx(without, rel=1e-5)
 
 
+def test_relative_feature_matching_is_bounded_where_the_recording_has_no_features():
+    loss = LOSSES["feature_matching_relative"]
+    for value in (1.0, 1e-3):
+        assert float(loss(filled(0), filled(value))) == pytest.approx(2 * 10)
+        assert float(loss(filled(0.2 * value), filled(value))) == pytest.approx(2 * 4, rel=1e-5)
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_gradients_are_finite(loss, value):
     true = [tf.constant(one) for one in filled(value)]

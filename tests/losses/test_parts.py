@@ -6,8 +6,11 @@ import pytest
 import tensorflow as tf
 
 from vocoder.audio.mel import mel_filterbank
+from vocoder.audio.stft import power_spectrogram
 from vocoder.losses import (
+    LossCfg,
     MelLoss,
+    MultiLoss,
     MultiResolutionMelLoss,
     MultiResolutionSTFTLoss,
     STFTLoss,
@@ -97,6 +100,74 @@ def test_half_precision_is_computed_in_float32(loss, rng):
     assert float(value) == pytest.approx(float(loss(y, np.asarray(half, np.float32))), rel=1e-5)
 
 
+def silent(rng, kind, samples=4096):
+    """What is recorded where nobody speaks: digital zeros, or a step of 16 bits of dither."""
+    dither = rng.integers(-1, 2, (1, samples)) / 2**15
+    return np.float32({"zeros": 0 * dither, "dither": dither, "noise": 10 * dither}[kind])
+
+
+def gradient_norm(loss, true, pred):
+    pred = tf.Variable(pred)
+    with tf.GradientTape() as tape:
+        value = loss(true, pred)
+    return float(tf.norm(tape.gradient(value, pred)))
+
+
+@pytest.mark.parametrize("convergence", ["example", "batch"])
+@pytest.mark.parametrize("kind", ["zeros", "dither"])
+def test_silence_is_no_reason_for_large_values_and_gradients(kind, convergence, rng):
+    alone = MultiResolutionSTFTLoss(convergence=convergence, magnitude_weight=0)
+    both = MultiResolutionSTFTLoss(convergence=convergence)
+    recorded = silent(rng, kind)
+    noise = rng.standard_normal(recorded.shape).astype(np.float32)
+    for level in (1.0, 0.05, 1e-3):
+        assert 0.7 < float(alone(recorded, level * noise)) < 1.2
+        assert float(both(recorded, level * noise)) < 15  # the logarithms have up to 11.6
+        assert gradient_norm(both, recorded, level * noise) < 50
+    # Where both are next to silent, it is the logarithms that pull the hardest.
+    assert gradient_norm(alone, recorded, 1e-4 * noise) < 50
+    assert gradient_norm(alone, recorded, 1e-5 * noise) < 100
+
+
+@pytest.mark.parametrize("convergence", ["example", "batch"])
+def test_what_is_not_silent_has_the_plain_ratio(convergence, rng):
+    loss = STFTLoss(512, 128, 400, convergence=convergence, magnitude_weight=0)
+    for recorded in (0.01 * speechlike(rng, 1), silent(rng, "noise") * 2):
+        made = (0.05 * rng.standard_normal(recorded.shape)).astype(np.float32)
+        true, pred = (np.sqrt(power_spectrogram(y, 512, 128, 400)) for y in (recorded, made))
+        expected = np.linalg.norm(true - pred) / np.linalg.norm(true)
+        assert float(loss(recorded, made)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ending_in_zeros_takes_no_larger_steps(rng):
+    """The gradient of weights that make silence into noise, as they do at first."""
+    multi = MultiLoss([LossCfg(MultiResolutionMelLoss(), 5.0), LossCfg(MultiResolutionSTFTLoss())])
+    clips = speechlike(rng, 4, 8192)
+    norms = []
+    for zeros in (0, 4096, 8192):
+        recorded = clips.copy()
+        recorded[0, 8192 - zeros :] = 0
+        layer = keras.layers.Conv1D(1, 9, padding="same", bias_initializer="ones")
+        noise = rng.standard_normal((4, 8192, 1)).astype(np.float32) / 20
+        layer.build(noise.shape)
+        with tf.GradientTape() as tape:
+            total = multi(recorded, layer(noise)[..., 0])
+        norms.append(float(tf.linalg.global_norm(tape.gradient(total, layer.trainable_weights))))
+    assert max(norms) < 2 * norms[0]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 100, 255, 512, 700])
+def test_short_input_is_reflected_over_and_over(loss, samples, rng):
+    true, pred = 0.3 * rng.standard_normal((2, 2, samples)).astype(np.float32)
+    if getattr(loss, "padding", None) == "same" and samples < loss.hop_length:
+        with pytest.raises(ValueError, match="^waveform: .* fewer than n_fft"):
+            loss(true, pred)
+        return
+    value = float(loss(true, pred))
+    assert np.isfinite(value) and value > 1e-3
+    assert float(loss(true, true)) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("loss", "key"),
     [
@@ -155,6 +226,7 @@ def test_multi_resolution_is_the_mean_of_its_resolutions(rng):
         (STFTLoss, {"convergence": "none"}, "convergence: "),
         (STFTLoss, {"win_length": 2048}, "win_length: 2048"),
         (STFTLoss, {"power_floor": 0}, "power_floor: "),
+        (STFTLoss, {"n_fft": 512.0}, "n_fft: must be a whole number, not 512.0"),
         (STFTLoss, {"magnitude_weight": -1}, "convergence_weight: "),
         (MultiResolutionSTFTLoss, {"n_fft": (512,)}, "n_fft: "),
         (MelLoss, {"fmax": 20000}, "fmax: 20000 is above half the sample rate"),

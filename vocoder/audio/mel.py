@@ -79,7 +79,7 @@ class MelSpectrogram(keras.layers.Layer):
         power: Exponent of the magnitude spectrogram, 1 or 2.
         padding: "same" (samples // hop_length frames), "center" (likewise, frames centred on
             multiples of the hop), or "valid" (no padding: the caller has brought the margins of
-            `AudioConfig.margins`).
+            `AudioConfig.margins`). What is reflected may be shorter than the margins.
         htk, norm: As in `librosa.filters.mel`.
         magnitude_epsilon: Added to the squared magnitude before the root.
 
@@ -119,7 +119,7 @@ class MelSpectrogram(keras.layers.Layer):
             log=log,
             floor=floor,
             power=power,
-            padding="same" if padding == "valid" else padding,
+            padding="center" if padding == "valid" else padding,
             htk=htk,
             norm=norm,
             magnitude_epsilon=magnitude_epsilon,
@@ -128,11 +128,18 @@ class MelSpectrogram(keras.layers.Layer):
 
     def call(self, waveform):
         settings = self.settings
+        frames = None
         if self.padding != "valid":
+            frames = ops.shape(waveform)[1] // settings.hop_length
+            if isinstance(frames, int) and not frames:
+                raise ValueError(
+                    f"waveform: {waveform.shape[1]} samples are no frame; hop_length is "
+                    f"{settings.hop_length}"
+                )
             waveform = pad_reflect(waveform, *settings.margins)
         spectrum = power_spectrogram(
             waveform, settings.n_fft, settings.hop_length, settings.win_length, center=False
-        )
+        )[:, :frames]
         if settings.power == 1:
             spectrum = ops.sqrt(spectrum + settings.magnitude_epsilon)
         mel = ops.matmul(spectrum, ops.convert_to_tensor(self._filterbank))

@@ -5,10 +5,27 @@ from keras import ops
 
 from vocoder.config import frame_margins
 
+# Root mean square of what counts as silence, where something is divided by a level: -70 dB below
+# full scale, the absolute gate of loudness measurement (ITU-R BS.1770). Dither of 16 bits is 20 dB
+# below it.
+SILENCE = 10 ** (-70 / 20)
+
 
 def pad_reflect(x, left: int, right: int):
-    """Reflects `left` and `right` samples at the ends of (batch, samples)."""
-    return ops.pad(x, [[0, 0], [left, right]], mode="reflect")
+    """Reflects `left` and `right` samples at the ends of (batch, samples), as `numpy.pad` does.
+
+    Fewer samples than that are reflected over and over, and a single one is repeated.
+    """
+    length = ops.shape(x)[1]
+    if isinstance(length, int) and length > max(left, right):
+        return ops.pad(x, [[0, 0], [left, right]], mode="reflect")
+    # The backends' own reflection reaches no further than the length, which may be unknown here.
+    last, period = length - 1, ops.maximum(2 * (length - 1), 1)
+    before, after = (
+        ops.take(x, last - ops.abs(ops.mod(positions, period) - last), axis=1)
+        for positions in (ops.arange(-left, 0), ops.arange(length, length + right))
+    )
+    return ops.concatenate([before, x, after], axis=1)
 
 
 def stft(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):
@@ -21,10 +38,20 @@ def stft(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):
 
     Returns:
         Real and imaginary parts, each (batch, frames, n_fft / 2 + 1).
+
+    Raises:
+        ValueError: There is not one frame.
     """
+    if center:
+        x = pad_reflect(x, n_fft // 2, n_fft // 2)
+    length = ops.shape(x)[1]
+    if isinstance(length, int) and length < n_fft:
+        raise ValueError(
+            f"waveform: {length} samples, with what is reflected, are fewer than n_fft ({n_fft})"
+        )
     # Our own window, since TensorFlow's, computed in float32, is off by up to 2e-7.
     window = hann(win_length).astype("float32")
-    return ops.stft(x, win_length, hop_length, n_fft, window=window, center=center)
+    return ops.stft(x, win_length, hop_length, n_fft, window=window, center=False)
 
 
 def power_spectrogram(x, n_fft: int, hop_length: int, win_length: int, center: bool = True):

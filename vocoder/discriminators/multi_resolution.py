@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from vocoder.audio.stft import pad_reflect, power_spectrogram, stft
+from vocoder.audio.stft import SILENCE, pad_reflect, power_spectrogram, stft
 from vocoder.config import check_window
 from vocoder.discriminators.base import (
     ConvStack,
@@ -36,7 +36,8 @@ class MultiResolutionDiscriminator(Discriminator):
         score_kernel_size: Of the last convolution, (frames, bins).
         spectrum: "magnitude", or "complex": two channels, real and imaginary parts.
         bands: Edges of the bands as shares of the bins, from 0 to 1.
-        peak: Takes the mean off each waveform and scales it to this peak before; None leaves it.
+        peak: Takes the mean off each waveform and scales it to this peak before, as if its own
+            were no lower than `vocoder.audio.stft.SILENCE`; None leaves it.
         norm: "weight", "spectral" or None.
         slope: Of the leaky ReLUs.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".
@@ -111,7 +112,7 @@ class MultiResolutionDiscriminator(Discriminator):
         if self.peak is not None:
             waveform = waveform - ops.mean(waveform, axis=1, keepdims=True)
             highest = ops.max(ops.abs(waveform), axis=1, keepdims=True)
-            waveform = self.peak * waveform / (highest + 1e-9)
+            waveform = self.peak * waveform / ops.maximum(highest, SILENCE)
         layers = zip(
             self.sub_discriminators, self.resolutions, self.stacks, self.scores, strict=True
         )
@@ -131,6 +132,12 @@ class MultiResolutionDiscriminator(Discriminator):
     def _spectrum(self, waveform, n_fft, hop_length, win_length):
         """(batch, frames, bins, 1 or 2)"""
         reach = (n_fft - hop_length) // 2
+        length = ops.shape(waveform)[1]
+        if isinstance(length, int) and length <= reach:
+            raise ValueError(
+                f"waveform: {length} samples can't be seen in windows of n_fft={n_fft}; "
+                f"{reach + 1} or more can"
+            )
         waveform = pad_reflect(ops.cast(waveform, "float32"), reach, reach)
         if self.spectrum == "complex":
             return ops.stack(stft(waveform, n_fft, hop_length, win_length, center=False), axis=-1)

@@ -98,10 +98,14 @@ def build_discriminator_loss(generator_loss: MultiLoss) -> MultiLoss:
 
 
 def _try(loss, key, segment_length):
+    shortest = getattr(loss, "shortest", 0)
+    longer = f"a segment of {shortest} or more" if shortest else "a longer segment"
     try:
+        if segment_length < shortest:
+            raise ValueError("most of it would be reflections")
         loss(ops.zeros((1, segment_length)), ops.zeros((1, segment_length)))
-    except Exception as error:  # each backend has its own for a window that is too long
+    except Exception as error:  # whatever a loss raises that wants another length
         raise InputError(
             f"{key}: can't be computed on data.segment_length={segment_length} samples; "
-            "shorter windows or a longer segment would do"
+            f"shorter windows or {longer} would do"
         ) from error

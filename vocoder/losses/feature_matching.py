@@ -14,7 +14,8 @@ class FeatureMatchingLoss(keras.losses.Loss):
 
     Args:
         relative: Divides each map's difference by the mean size of the recording's map, as in
-            EnCodec (arXiv:2210.13438), so that the loss does not depend on the maps' scale.
+            EnCodec (arXiv:2210.13438), so that the loss does not depend on the maps' scale. Where
+            that is below a tenth of the other's, as at silence, by this tenth: 11 at most.
         score: Whether the score is one of the maps, as in HiFi-GAN; DAC leaves it out.
     """
 
@@ -40,7 +41,9 @@ class FeatureMatchingLoss(keras.losses.Loss):
             axes = tuple(range(1, len(pred.shape)))
             distance = ops.mean(ops.abs(true - pred), axis=axes)
             if self.relative:
-                distance = distance / ops.maximum(ops.mean(ops.abs(true), axis=axes), 1e-5)
+                size, other = (ops.mean(ops.abs(x), axis=axes) for x in (true, pred))
+                least = ops.maximum(0.1 * ops.stop_gradient(other), 1e-5)
+                distance = distance / ops.maximum(size, least)
             total = total + distance
         return total
 

@@ -26,6 +26,9 @@ class MelLoss(keras.losses.Loss):
         padding: Reflected at each end: "center" (n_fft / 2 samples, as in librosa) or "same"
             ((n_fft - hop_length) / 2, HiFi-GAN's).
 
+    Attributes:
+        shortest: Samples of a waveform of which nothing is reflected twice.
+
     Raises:
         ValueError: "argument: reason".
     """
@@ -70,6 +73,7 @@ class MelLoss(keras.losses.Loss):
         if linear_weight < 0:
             raise ValueError(f"linear_weight: must be 0 or more, not {linear_weight}")
         self._filterbank = mel_filterbank(sample_rate, n_fft, n_mels, fmin, fmax, htk, norm)
+        self.shortest = 1 + max(frame_margins(self.n_fft, self.hop_length, padding))
 
     def call(self, y_true, y_pred):
         true, pred = (self._mel(y) for y in (y_true, y_pred))
@@ -119,6 +123,9 @@ class MultiResolutionMelLoss(keras.losses.Loss):
         log: "natural" or "log10", for all, or a value for each window.
         floor, linear_weight, htk, norm: As in `MelLoss`.
 
+    Attributes:
+        shortest: As in `MelLoss`.
+
     Raises:
         ValueError: "argument: reason".
     """
@@ -158,6 +165,7 @@ class MultiResolutionMelLoss(keras.losses.Loss):
             )
             for window, bands, kind in zip(n_fft, n_mels, logs, strict=True)
         ]
+        self.shortest = max(loss.shortest for loss in self.losses)
 
     def call(self, y_true, y_pred):
         return sum(loss.call(y_true, y_pred) for loss in self.losses) / len(self.losses)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -187,3 +188,62 @@ def test_an_hour_takes_less_than_two_gigabytes(model, tmp_path):
     peak = int(done.stdout.split("peak")[1]) / 1024**2  # from KiB
     assert peak < 2.0, f"{peak:.2f} GiB"
     assert soundfile.info(tmp_path / "out/hour.wav").frames == 3600 * 22050 // 256 * 256
+
+
+@pytest.mark.parametrize("reach", [60, 135, 400])
+def test_no_window_grows_with_the_input(reach):
+    sizes = {next(synthesize.windows(frames, reach))[1] for frames in (20_000, 300_000)}
+    assert len(sizes) == 1 and sizes.pop() <= max(512, 8 * reach)
+
+
+@pytest.mark.parametrize("way", ["same", "link", "inside", "deep"])
+def test_nothing_that_is_read_is_written_over(model, rng, tmp_path, capsys, way):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", 0.1 * rng.standard_normal(4000), 22050)
+    before = (folder / "a.wav").read_bytes()
+    if way == "link":
+        (tmp_path / "out").symlink_to(folder)
+    out = {"same": folder, "link": tmp_path / "out"}.get(way, folder / "out")
+    given = folder / "a.wav" if way in ("same", "link") else folder
+    if way == "deep":
+        out = folder / "b" / ".." / "out"
+    assert command(model, given, "--out", out) in (1, 2)
+    assert "--out" in capsys.readouterr().err
+    assert [p.name for p in folder.iterdir()] == ["a.wav"]
+    assert (folder / "a.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["录" * 80, "x" * 250, os.fsdecode(b"latin-\xe9"), "line\nbreak", "esc\x1b[31m", "a.b.c"],
+)
+def test_any_name_is_synthesised_under_one_that_can_be_written(model, rng, tmp_path, capsys, name):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "mel.npy", rng.standard_normal((5, 80)).astype(np.float32))
+    os.replace(tmp_path / "mel.npy", tmp_path / "in" / f"{name}.npy")
+    np.save(tmp_path / "in" / "bad.npy", np.zeros(3))
+    assert command(model, tmp_path / "in", "--out", tmp_path / "out") == 1
+    (made,) = (tmp_path / "out").iterdir()
+    assert made.name.isprintable() and made.suffix == ".wav"
+    said = capsys.readouterr()
+    assert "1 of 2 inputs" in said.out and len(said.err.splitlines()) == 1
+    assert "\x1b" not in said.out + said.err
+
+
+def test_an_interrupt_leaves_no_half_file(model, rng, tmp_path, monkeypatch):
+    mel = rng.standard_normal((2600, 80)).astype(np.float32)
+    np.save(tmp_path / "mel.npy", mel)
+    loaded = vocoder.load(model)
+    generate, calls = loaded.generate, []
+
+    def interrupted(batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(batch)
+
+    monkeypatch.setattr(loaded, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize.synthesize_files(loaded, [tmp_path / "mel.npy"], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

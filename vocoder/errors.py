@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 
-BROKEN_PIPE = 141  # as the shell says it of a program that SIGPIPE ends
+# As the shell says it of a program that SIGINT and SIGPIPE end.
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 class InputError(ValueError):
@@ -30,11 +31,26 @@ def _escaped(character):
 
 
 @contextlib.contextmanager
+def blamed_on(what):
+    """Turns whatever else comes out into an `InputError` of one file, so that it costs only that.
+
+    For the work on one of many inputs, where libraries raise many kinds.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{what}: can't be used ({reason})") from error
+
+
+@contextlib.contextmanager
 def exit_on_input_error():
     """Ends the process as a command has to.
 
-    With exit code 2 and the error's lines, if an `InputError` comes out; without a word, if nobody
-    reads the output any more (`| head`).
+    With exit code 2 and the error's lines, if an `InputError` comes out; with 130 and a line, if
+    Ctrl-C does; without a word, if nobody reads the output any more (`| head`).
     """
     try:
         yield
@@ -43,6 +59,9 @@ def exit_on_input_error():
         for line in str(error).split("\n"):
             print(f"error: {printable(line)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Python flushes once more at the end, which would fail again.
         for stream in (sys.stdout, sys.stderr):

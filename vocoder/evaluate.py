@@ -17,7 +17,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vocoder import __version__, registry
-from vocoder.errors import InputError, exit_on_input_error
+from vocoder.errors import InputError, exit_on_input_error, printable
+from vocoder.paths import user_path
 
 PACKAGES = (
     "keras", "tensorflow", "numpy", "scipy", "librosa", "soxr",
@@ -54,14 +55,14 @@ def evaluate(
     failed = []
 
     def fail(error):
-        failed.append(str(error))
-        tqdm.write(f"error: {error}", file=sys.stderr)
+        failed.append(printable(error))
+        tqdm.write(f"error: {printable(error)}", file=sys.stderr)
 
     results = run.evaluate(compared, clips, metrics, out, fail)
     report = Report(results)
     about = {
-        "command": shlex.join(sys.orig_argv),
-        "models": dict(pairs),
+        "command": printable(shlex.join(sys.orig_argv)),
+        "models": {name: printable(path) for name, path in pairs},
         "versions": versions(),
         "machine": machine(),
         "left_out": left_out,
@@ -69,7 +70,7 @@ def evaluate(
     }
     report.write(out, about)
     print(report.tables(shutil.get_terminal_size((120, 24)).columns))
-    print(f"audio, metrics.csv and summary.json: {out}")
+    print(f"audio, metrics.csv and summary.json: {printable(out)}")
     return len(failed)
 
 
@@ -148,8 +149,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N recordings")
     options = parser.parse_args(arguments)
-    data, out = options.data.expanduser(), options.out.expanduser()
     with exit_on_input_error():
+        data, out = user_path(options.data), user_path(options.out)
         if options.limit is not None and options.limit < 1:
             raise InputError(f"--limit: must be at least 1, not {options.limit}")
         if not data.exists():

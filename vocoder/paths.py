@@ -41,6 +41,27 @@ def file_name(name: str, room: int = 32) -> str:
     return f"{safe.encode()[: longest - 9].decode(errors='ignore')}-{digest}"
 
 
+def output_path(name, suffix: str) -> Path:
+    """The relative path of what is made of the file `name`, by names that can be written.
+
+    Args:
+        name: Relative path of the source.
+        suffix: What comes in place of its extension, such as ".wav".
+    """
+    name = Path(name)
+    folders = (file_name(part) for part in name.parent.parts)
+    return Path(*folders, file_name(name.stem) + suffix)
+
+
+def identity(path) -> tuple[int, int] | None:
+    """What all names of one file have in common, also links; None if there is no such file."""
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return about.st_dev, about.st_ino
+
+
 def open_regular(path) -> int:
     """Opens a regular file to read, without waiting for the writer of a pipe.
 
@@ -48,7 +69,7 @@ def open_regular(path) -> int:
         A descriptor, for `os.fdopen`, `soundfile.SoundFile` or `os.close`.
 
     Raises:
-        InputError: There is no such file, it can't be opened, or it is a pipe, a device or a folder.
+        InputError: There is no such file, it can't be opened, or it is a pipe, device or folder.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC)

@@ -7,6 +7,7 @@ result is that of the whole.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -16,10 +17,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vocoder.errors import InputError, exit_on_input_error
+from vocoder.errors import InputError, blamed_on, exit_on_input_error, printable
+from vocoder.paths import identity, output_path, user_path
 
 # Frames of a window: the largest of these that an input has. With more, the activations of HiFi-GAN
-# V2 and V3 fall out of a CPU's cache: 1024 frames are a sixth slower.
+# V2 and V3 fall out of a CPU's cache: 1024 frames are a sixth slower. Networks that reach further
+# than a quarter of these have larger windows, the next power of two.
 WINDOWS = (512, 256, 128)
 BATCH_FRAMES = {"CPU": 512, "GPU": 16384}  # most frames at a time
 FORMATS = {
@@ -57,7 +60,7 @@ class Vocoder:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from vocoder.safe_files import load_generator
 
-        path = Path(model)
+        path = user_path(model)
         if path.is_dir():
             path = path / "generator.keras"
         if not path.is_file():
@@ -122,7 +125,8 @@ def windows(frames: int, reach: int) -> Iterator[tuple[int, int, slice]]:
     Yields:
         First frame, number of frames, and the slice of the input's frames to keep.
     """
-    size = next((w for w in WINDOWS if 4 * reach < w <= frames), frames)
+    enough = [w for w in WINDOWS if w > 4 * reach] or [2 ** (4 * reach).bit_length()]
+    size = next((w for w in enough if w <= frames), frames)
     starts = [*range(0, frames - size, size - 2 * reach), frames - size]
     edges = [0, *(start + reach for start in starts[1:]), frames]
     for start, begin, end in zip(starts, edges, edges[1:], strict=False):
@@ -151,7 +155,7 @@ class _Job:
         self._file = None
         audio = vocoder.audio
         self._array = None
-        if source.suffix == ".npy":
+        if source.suffix.lower() == ".npy":
             mel = files.open_mel(source, audio.n_mels)
             self._array = mel if mel.shape[1] == audio.n_mels else mel.T
             self.frames = len(self._array)
@@ -183,7 +187,11 @@ class _Job:
     def fail(self, error: InputError) -> None:
         """Gives the input up; what was written of it goes."""
         self.error = error
-        if self._file is not None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Takes away what has been written of a file that is not whole."""
+        if self._file is not None and not self._file.closed:
             self._file.close()
             self._partial.unlink(missing_ok=True)
 
@@ -228,12 +236,17 @@ def synthesize_files(
 
     def fail(error):
         failures.append(error)
-        tqdm.write(f"error: {error}", file=sys.stderr)
+        tqdm.write(f"error: {printable(error)}", file=sys.stderr)
 
     jobs = _jobs(vocoder, inputs, out, FORMATS[kind], fail)
     done, hop = 0, vocoder.audio.hop_length
     total = sum(job.frames for job in jobs)
-    with tqdm(total=total, unit=" frames", disable=not sys.stderr.isatty()) as bar:
+    with (
+        tqdm(total=total, unit=" frames", disable=not sys.stderr.isatty()) as bar,
+        contextlib.ExitStack() as whole,
+    ):
+        for job in jobs:  # also of those that an interrupt leaves half done
+            whole.callback(job.discard)
         for batch in _batches(jobs, vocoder.generator.receptive_field, batch_frames, fail):
             waves = vocoder.generate(np.stack([mel for *_, mel in batch]))
             for (job, start, keep, _), wave in zip(batch, waves, strict=True):
@@ -254,7 +267,7 @@ def synthesize_files(
         speed = f", real-time factor {spent / seconds:.3f} ({seconds / spent:.1f} x real time)"
     print(
         f"{written} of {written + len(failures)} inputs: {seconds:.1f} s of audio in "
-        f"{spent:.1f} s{speed}; written to {out}"
+        f"{spent:.1f} s{speed}; written to {printable(out)}"
     )
     return len(failures)
 
@@ -263,13 +276,18 @@ def _jobs(vocoder, inputs, out, form, fail):
     """The inputs that can be synthesised, short ones first, so that batches are of one length."""
     suffix, subtype = form
     jobs, targets = [], {}
-    for source, name in _sources(inputs, fail):
-        target = (out / name).with_suffix(suffix)
+    sources = list(_sources(inputs, fail))
+    read = {identity(source) for source, _ in sources} - {None}
+    for source, name in sources:
+        target = out / output_path(name, suffix)
         try:
-            if target in targets:
-                raise InputError(f"{source}: {target} is made of {targets[target]} already")
-            jobs.append(_Job(vocoder, source, target, subtype))
-            targets[target] = source
+            with blamed_on(source):
+                if target in targets:
+                    raise InputError(f"{source}: {target} is made of {targets[target]} already")
+                if identity(target) in read:
+                    raise InputError(f"{source}: {target} is an input; --out=FOLDER, another one")
+                jobs.append(_Job(vocoder, source, target, subtype))
+                targets[target] = source
         except InputError as error:
             fail(error)
     return sorted(jobs, key=lambda job: job.frames)
@@ -282,10 +300,11 @@ def _sources(inputs, fail):
     for path in inputs:
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in {".npy", *EXTENSIONS})
+            found = [p for p in found if not p.is_dir()]
             if not found:
                 fail(InputError(f"{path}: no audio and no .npy in this folder"))
             yield from ((p, p.relative_to(path)) for p in found)
-        elif path.is_file():
+        elif path.exists():
             yield path, Path(path.name)
         else:
             fail(InputError(f"{path}: no such file or folder"))
@@ -299,7 +318,8 @@ def _batches(jobs, reach, batch_frames, fail):
             if job.error is not None:
                 break
             try:
-                mel = job.mel(start, size)
+                with blamed_on(job.source):
+                    mel = job.mel(start, size)
             except InputError as error:
                 job.fail(error)
                 fail(error)
@@ -343,15 +363,20 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     with exit_on_input_error():
-        if options.out.exists() and not options.out.is_dir():
-            raise InputError(f"--out: {options.out} is a file, not a folder")
+        inputs, out = [user_path(path) for path in options.inputs], user_path(options.out)
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out: {out} is a file, not a folder")
+        for path in inputs:
+            if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+                raise InputError(
+                    f"--out: {out} is inside of the input {path}, where what is made would pass "
+                    "for recordings; give another folder"
+                )
         if options.batch_frames is not None and options.batch_frames < 1:
             raise InputError(f"--batch-frames: must be at least 1, not {options.batch_frames}")
         vocoder = Vocoder.load(options.model)
         batch_frames = options.batch_frames or BATCH_FRAMES[_device()]
-        failed = synthesize_files(
-            vocoder, options.inputs, options.out, options.format, batch_frames
-        )
+        failed = synthesize_files(vocoder, inputs, out, options.format, batch_frames)
     sys.exit(1 if failed else 0)
 
 

@@ -154,3 +154,65 @@ def test_out_that_can_not_be_written(folder, tmp_path):
     clips = run.find_clips(folder)
     with pytest.raises(InputError, match="--out: .*recordings can't be made"):
         run.evaluate([system("recordings", None)], clips, [], tmp_path / "out", pytest.fail)
+
+
+class Picky(Peak):
+    """Fails on one clip, as packages do; stops at another, as Ctrl-C does."""
+
+    def __init__(self, fails=None, stops=None):
+        self.fails, self.stops, self.count = fails, stops, 0
+
+    def compute(self, *pair):
+        self.count += 1
+        if self.count == self.fails:
+            raise RuntimeError("no utterances detected")
+        if self.count == self.stops:
+            raise KeyboardInterrupt
+        return super().compute(*pair)
+
+
+def test_what_a_metric_raises_costs_one_clip(folder, tmp_path):
+    errors = []
+    clips = run.find_clips(folder)
+    results = run.evaluate(
+        [system("half", 0.5, [])], clips, [Picky(fails=3)], tmp_path / "out", errors.append
+    )
+    assert results.clips == [f"{i}.flac" for i in (0, 1, 3, 4, 5)]
+    (error,) = errors
+    assert str(error) == f"{folder / '2.flac'}: can't be used (no utterances detected)"
+
+
+def test_an_interrupt_keeps_what_is_rated(folder, tmp_path):
+    errors = []
+    clips = run.find_clips(folder)
+    results = run.evaluate(
+        [system("half", 0.5, [])], clips, [Picky(stops=4)], tmp_path / "out", errors.append
+    )
+    assert results.clips == ["0.flac", "1.flac", "2.flac"]
+    assert "3 of 6 recordings are rated" in str(errors[0])
+
+
+def test_any_name_is_rated(folder, tmp_path):
+    names = ["录" * 80, os.fsdecode(b"latin-\xe9"), "esc\x1b[31m"]
+    for name in names:
+        os.replace(folder / "0.flac", folder / f"{name}.flac")
+        soundfile.write(folder / "0.flac", np.full(30_000, 0.1), 22050)
+    systems = [system("half", 0.5, [])]
+    results = run.evaluate(systems, run.find_clips(folder), [Peak()], tmp_path / "out", pytest.fail)
+    Report(results).write(tmp_path / "out", {})
+    table = (tmp_path / "out/metrics.csv").read_text()
+    assert len(table.splitlines()) == 1 + 6 + 3 and "\x1b" not in table and "latin-\\xe9" in table
+    assert len(list((tmp_path / "out/half").iterdir())) == 6 + 3
+
+
+def test_recordings_are_not_written_over(folder, tmp_path):
+    os.replace(folder, tmp_path / "half")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "half").iterdir()}
+    clips = [
+        (name.replace("flac", "wav"), path) for name, path in run.find_clips(tmp_path / "half")
+    ]
+    (tmp_path / "half/0.wav").symlink_to(tmp_path / "half/0.flac")
+    errors = []
+    run.evaluate([system("half", 0.5, [])], clips, [Peak()], tmp_path, errors.append)
+    assert len(errors) == 1 and "give another folder" in str(errors[0])
+    assert {name: (tmp_path / "half" / name).read_bytes() for name in before} == before

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vocoder.errors import InputError
+from vocoder.errors import InputError, printable
 from vocoder.evaluation import statistics
 from vocoder.evaluation.run import Results
+from vocoder.paths import replacing
 
 SIGNIFICANT = 0.05
 
@@ -116,9 +117,7 @@ class Report:
             ],
         }
         try:
-            with (out / "metrics.csv").open(
-                "w", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
+            with replacing(out / "metrics.csv", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["model", "clip", "seconds", *(m.name for m in results.measures)])
                 for system, rows in zip(results.systems, results.values, strict=True):
@@ -126,8 +125,11 @@ class Report:
                         results.clips, results.seconds, rows, strict=True
                     ):
                         numbers = ("" if math.isnan(x) else f"{x:.7g}" for x in row)
-                        writer.writerow([system.name, clip, f"{seconds:.3f}", *numbers])
-            (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+                        writer.writerow(
+                            [printable(system.name), printable(clip), f"{seconds:.3f}", *numbers]
+                        )
+            with replacing(out / "summary.json", encoding="utf-8") as file:
+                file.write(json.dumps(summary, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"--out: {out} can't be written to ({error})") from error
 

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from vocoder.audio import files
 from vocoder.config import AudioConfig
 from vocoder.data.index import find
-from vocoder.errors import InputError
+from vocoder.errors import InputError, blamed_on
 from vocoder.evaluation.metric import Measure, Metric
 from vocoder.evaluation.systems import System
+from vocoder.paths import identity, output_path
 
 REAL_TIME_FACTOR = Measure("rtf", "real-time factor", "", False)
 
@@ -89,34 +90,53 @@ def evaluate(
     settings = list(dict.fromkeys(system.audio for system in systems))
     mels = {system.audio: system.mel for system in systems}
     used, seconds, values, warm = {}, [], [], set()
-    for name, path in tqdm(clips, desc="evaluating", unit="clip", disable=None):
-        target = Path(name).with_suffix(".wav")
-        try:
-            if target in used:
-                raise InputError(f"{path}: {target} is made of {used[target]} already")
-            recordings = {audio: _read(path, audio) for audio in settings}
-        except InputError as error:
-            fail(error)
-            continue
-        inputs = {audio: mels[audio](samples) for audio, samples in recordings.items()}
-        rows = []
-        for system in systems:
-            recording, mel = recordings[system.audio], inputs[system.audio]
-            recording = recording[: len(mel) * system.audio.hop_length]
-            wave, spent = _synthesized(system, recording, mel, warm)
-            _write(out / system.name / target, wave, system.audio.sample_rate)
-            row = {REAL_TIME_FACTOR.name: spent * system.audio.sample_rate / len(recording)}
-            for metric in metrics:
-                row |= metric(recording, wave, system.audio.sample_rate)
-            rows.append([row[measure.name] for measure in measures])
-        used[target] = name
-        seconds.append(len(recordings[settings[0]]) / settings[0].sample_rate)
-        values.append(rows)
+    for system in systems:
+        _make(out / system.name)
+    read = {identity(path) for _, path in clips} - {None}
+    try:
+        for name, path in tqdm(clips, desc="evaluating", unit="clip", disable=None):
+            target = output_path(name, ".wav")
+            try:
+                if target in used:
+                    raise InputError(f"{path}: {target} is made of {used[target]} already")
+                if any(identity(out / system.name / target) in read for system in systems):
+                    raise InputError(f"{path}: --out: {out} holds recordings; give another folder")
+                with blamed_on(path):
+                    recordings = {audio: _read(path, audio) for audio in settings}
+                    inputs = {audio: mels[audio](wave) for audio, wave in recordings.items()}
+                    rows = [
+                        _rated(
+                            system, metrics, recordings, inputs, warm, out / system.name / target
+                        )
+                        for system in systems
+                    ]
+            except InputError as error:
+                fail(error)
+                continue
+            used[target] = name
+            seconds.append(len(recordings[settings[0]]) / settings[0].sample_rate)
+            values.append([[row[measure.name] for measure in measures] for row in rows])
+    except KeyboardInterrupt:
+        if not values:
+            raise
+        fail(InputError(f"interrupted: {len(values)} of {len(clips)} recordings are rated"))
     if not values:
         raise InputError("--data: none of its recordings could be used")
     return Results(
         systems, list(used.values()), np.array(seconds), measures, np.swapaxes(values, 0, 1)
     )
+
+
+def _rated(system, metrics, recordings, inputs, warm, target):
+    """What the metrics say of a system's synthesis, by the names of the measures."""
+    recording, mel = recordings[system.audio], inputs[system.audio]
+    recording = recording[: len(mel) * system.audio.hop_length]
+    wave, spent = _synthesized(system, recording, mel, warm)
+    _write(target, wave, system.audio.sample_rate)
+    row = {REAL_TIME_FACTOR.name: spent * system.audio.sample_rate / len(recording)}
+    for metric in metrics:
+        row |= metric(recording, wave, system.audio.sample_rate)
+    return row
 
 
 def _read(path: Path, audio: AudioConfig) -> np.ndarray:
@@ -144,8 +164,12 @@ def _synthesized(system, recording, mel, warm):
 
 
 def _write(path, wave, sample_rate):
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {path.parent} can't be made ({error})") from error
+    _make(path.parent)
     files.write(path, wave, sample_rate)
+
+
+def _make(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {folder} can't be made ({error})") from error

@@ -10,6 +10,7 @@ import numpy as np
 from vocoder.config import AudioConfig
 from vocoder.errors import InputError
 from vocoder.evaluation.griffin_lim import GriffinLim
+from vocoder.paths import file_name
 
 RECORDINGS = "recordings"
 GRIFFIN_LIM = "griffin-lim"
@@ -57,10 +58,12 @@ def named(models: list[str]) -> list[tuple[str, str]]:
         if len(set(shorter.values())) < len(parts):
             break
         ends = shorter
-    found = [(name if name is not None else ends[path], path) for name, path in pairs]
+    found = [(name if name is not None else file_name(ends[path]), path) for name, path in pairs]
     for i, (name, path) in enumerate(found):
-        if name in ("", ".", "..") or "/" in name or "\\" in name:
-            raise InputError(f"MODEL: {name!r} can't be the name of {path}; no / and not empty")
+        if name in ("", ".", "..") or "\\" in name or file_name(name) != name:
+            raise InputError(
+                f"MODEL: {name!r} can't be the name of {path}; give a short one without /"
+            )
         if name.startswith((RECORDINGS, GRIFFIN_LIM)):
             raise InputError(
                 f"MODEL: {name!r} is the name of a reference; NAME={path} gives another"

@@ -9,12 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vocoder"
 
-# What each room may import of this package. `errors` and `paths` are open to all.
+# What each room may import of this package, beside what is open to all.
+OPEN = {"errors", "kinds", "paths"}
 MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
+    "kinds": set(),
+    "overrides": set(),
     "registry": set(),
-    "config": set(),
+    "config": {"overrides", "registry"},
     "safe_files": {"config", "registry", "discriminators"},
     "audio": {"config", "registry"},
     "layers": {"config", "registry", "audio"},
@@ -24,7 +27,7 @@ MAY_IMPORT = {
     "data": {"config", "registry", "audio"},
     "evaluation": {"config", "registry", "audio", "data", "losses"},
     "training": {
-        "config", "registry", "safe_files", "audio", "layers", "data", "generators",
+        "config", "overrides", "registry", "safe_files", "audio", "layers", "data", "generators",
         "discriminators", "losses",
     },
 }  # fmt: skip
@@ -57,14 +60,12 @@ def test_imports_run_one_way(path):
     for module in imports(path):
         if module.split(".")[0] == "vocoder" and here not in ENTRY_POINTS:
             target = module.split(".")[1]
-            assert target in MAY_IMPORT[here] | {here, "errors", "paths"}, (
-                f"{here} imports {module}"
-            )
+            assert target in MAY_IMPORT[here] | {here, *OPEN}, f"{here} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_hydra_only_at_the_entry(path):
-    allowed = ENTRY_POINTS | {"config"}
+    allowed = ENTRY_POINTS | {"config", "overrides"}
     for module in imports(path):
         if module.split(".")[0] in ("hydra", "omegaconf"):
             assert room(path) in allowed, f"{path} imports {module}"

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from vocoder import registry
 from vocoder.config import (
+    PATHS,
     DataConfig,
     RunConfig,
     TrainerConfig,
@@ -83,6 +84,26 @@ def test_defaults_of_code_and_yaml_agree():
     assert config.trainer == TrainerConfig()
     assert config.data == DataConfig(root="x")
     assert config.audio == type(config.audio)()
+
+
+def test_numbers_may_be_written_with_an_exponent_and_as_texts():
+    config = RunConfig.from_omegaconf(
+        composed("trainer.max_steps=2e6", "trainer.ema_momentum='.9'")
+    )
+    assert config.trainer.max_steps == 2_000_000 and isinstance(config.trainer.max_steps, int)
+    assert config.trainer.ema_momentum == 0.9
+
+
+def test_a_home_folder_is_found_in_every_key_that_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    overrides = [f'{section}.{key}="~/x"' for section in PATHS for key in PATHS[section]]
+    overrides = [o for o in overrides if "discriminators" not in o]
+    config = RunConfig.from_omegaconf(composed(*overrides))
+    for section, keys in PATHS.items():
+        for key in {*keys} - {"pretrained_discriminators"}:
+            assert getattr(getattr(config, section), key) == str(tmp_path / "x"), key
+    with pytest.raises(InputError, match="^data.root: ~nobody-here/x: there is no home folder"):
+        RunConfig.from_omegaconf(composed('data.root="~nobody-here/x"'))
 
 
 def test_sweeps_on_slurm_compose():
@@ -161,6 +182,76 @@ MISTAKES = {
     "data.root=???": "data.root: missing",
     "+loss.terms.x={_target_: os.system, loss: mse}": "loss.terms.x._target_: not used",
     "data.gain_db=loud": "data.gain_db: ",
+    # Whole groups and keys that are gone or something else.
+    "~generator": "generator: missing",
+    "~discriminator": "discriminator: missing",
+    "~loss": "loss: missing",
+    "~data": "data: missing",
+    "~trainer": "trainer: missing",
+    "~audio": "'audio.sample_rate' not found",
+    "~seed": "seed: missing",
+    "~data.root": "data.root: missing",
+    "generator=null": "generator=null: ",
+    "discriminator=null": "discriminator=null: ",
+    "trainer=null": "trainer=null: ",
+    "trainer=3": "trainer=3: ",
+    "loss=[]": "loss: missing",
+    "=3": "=3: ",
+    "+x.y=1": "x: unknown 'x'",
+    "+trainr.max_steps=1": "trainr: unknown 'trainr'; did you mean 'trainer'",
+    "+trainer.x=1": "trainer.x: unknown 'x'",
+    "loss.terms=null": "loss.terms: there are none",
+    "++loss.terms=3": "loss.terms: must be a mapping",
+    "loss.terms.mel=null": "loss.terms.mel: must be a mapping",
+    "++discriminator.parts=3": "discriminator.parts: must be a mapping",
+    "generator.name=null": "generator.name: unknown None",
+    "generator.name=[hifigan]": "generator.name: unknown",
+    "generator.name={hifigan: 1}": "generator.name: unknown",
+    "loss.terms.mel.loss=[mel]": "loss.terms.mel.loss: unknown",
+    "seed=${nope}": "seed: .*'nope' not found",
+    "seed=${oc.env:NOPE_}": "seed: .*'NOPE_' not found",
+    "data.root=${asset:..}": "data.root: .*asset: unknown '..'",
+    "data.root=\\${x}": "data.root: .* looks like an interpolation",
+    # Other kinds than are meant.
+    "seed=4294967296": "seed: must be a whole number of at least 0 and below 2.32",
+    "seed=true": "seed: must be a whole number",
+    "seed=1.5": "seed: must be a whole number",
+    "seed={a: 1}": "seed: must be a whole number",
+    "trainer.max_steps=true": "trainer.max_steps: must be a whole number, not True",
+    "trainer.max_steps=1.5": "trainer.max_steps: must be a whole number, not 1.5",
+    "trainer.max_steps=1e30": "trainer.max_steps: must be at most 2147483647",
+    "trainer.max_steps=99999999999999999999": "trainer.max_steps: must be at most 2147483647",
+    "trainer.max_steps=inf": "trainer.max_steps: must be a whole number, not inf",
+    "trainer.max_steps=[1]": "trainer.max_steps: must be a whole number",
+    "trainer.max_steps={a: 1}": "trainer.max_steps: must be a whole number",
+    "trainer.weight_decay=nan": "trainer.weight_decay: must be a finite number, not nan",
+    "trainer.weight_decay=true": "trainer.weight_decay: must be a number, not True",
+    "trainer.jit_compile=2": "trainer.jit_compile: must be true or false, not 2",
+    "trainer.resume=[a]": "trainer.resume: must be a text",
+    "trainer.best=null": "trainer.best: must be a text, not None",
+    "trainer.validation_metrics=[[mcd]]": "trainer.validation_metrics.0: must be a text",
+    "data.root=2024.10": "data.root: must be a text, not 2024.1; quoted twice it is one",
+    "data.root={a: 1}": "data.root: must be a text",
+    "data.batch_size=3000000000": "data.batch_size: must be at most",
+    "data.validation_fraction=nan": "data.validation_fraction: must be a finite number",
+    "data.gain_db=[nan,1]": "data.gain_db.0: must be a finite number",
+    "audio.n_mels=null": "audio.n_mels: must be a whole number, not None",
+    "audio.n_fft=1024.5": "audio.n_fft: must be a whole number",
+    "audio.sample_rate=9000000000": "audio.sample_rate: must be at most",
+    "audio.magnitude_epsilon=inf": "audio.magnitude_epsilon: must be a finite number",
+    "generator.upsample_initial_channel=true": "initial_channel: must be a whole number, not True",
+    "generator.upsample_initial_channel=1e30": "initial_channel: must be at most",
+    "generator.upsample_initial_channel=wide": "channel: must be a whole number, not 'wide'",
+    "generator.upsample_rates=null": "generator.upsample_rates: must be a list",
+    "generator.upsample_rates=[a]": "generator.upsample_rates.0: must be a whole number, not 'a'",
+    "generator.upsample_rates=[{a: 1}]": "generator.upsample_rates.0: must be a whole number",
+    "generator.resblock_dilation_sizes=[3]": "generator.resblock_dilation_sizes.0: must be a list",
+    "generator.istft_n_fft=nan": "generator.istft_n_fft: must be a finite number",
+    "loss.terms.mel.weight=nan": "loss.terms.mel.weight: ",
+    "loss.terms.mel.weight=true": "loss.terms.mel.weight: ",
+    "loss.terms.mel.weight=[1]": "loss.terms.mel.weight: ",
+    "loss.terms.mel.linear_weight=inf": "loss.terms.mel.linear_weight: must be a finite number",
+    "+discriminator.parts.x={name: multi_period, slope: nan}": "parts.x.slope: must be a finite",
 }
 
 

@@ -426,6 +426,61 @@ def test_overrides_of_a_strangers_run(folder, monkeypatch, content, message):
     refused(path, message, load=resumed)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.include=['**/*','$','${data.include.1}{oc.env:SECRET}']",
+         "data.cache='leak/${data.include.2}'"],
+        ["data.include=['**/*','${trainer.best}{oc.env:SECRET}']", "trainer.best='$'"],
+        ["trainer.best='$'", "trainer.schedule='${trainer.best}{oc.env:SECRET}'",
+         "data.cache='${trainer.schedule}'", "data.mels='leak/${data.cache}'"],
+        ["trainer.best='$'", "+loss.terms.x={a: '${trainer.best}{oc.env:SECRET}'}",
+         "data.cache='${loss.terms.x.a}'"],
+        ["trainer.best='${'", "data.cache='${trainer.best}oc.env:SECRET}'"],
+        ["trainer.best='oc.env:SECRET'", "data.cache='${${trainer.best}}'"],
+        ["data.cache='\\${oc.env:SECRET}'"],
+        ["data.cache='\\\\${oc.env:SECRET}'"],
+        ["data.mels='\\${seed}'"],
+        ["data.cache='${asset:..}'"],
+        ["data.cache='${asset:/etc}'"],
+        ["data.cache=${run_folder:auto,x}"],
+        ["seed='${oc.decode:${oc.env:SECRET}}'"],
+    ],
+)  # fmt: skip
+def test_nothing_is_pieced_together_into_an_interpolation(folder, monkeypatch, overrides):
+    monkeypatch.setenv("SECRET", "TOP")
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    with pytest.raises(InputError) as error:
+        resumed(folder / "overrides.yaml")
+    assert len(str(error.value).splitlines()) == 1 and "TOP" not in str(error.value)
+
+
+def test_a_strangers_cache_folder_is_not_made(folder, caplog):
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(["data.cache=leak"]))
+    config, kept = resumed(folder / "overrides.yaml")
+    assert config.data.cache is None and kept == ["data.cache=leak"]
+    assert "data.cache: the run's own, leak, holds no index" in caplog.text
+    (folder / "leak").mkdir()
+    (folder / "leak/index-0.npz").touch()
+    assert resumed(folder / "overrides.yaml")[0].data.cache == "leak"
+
+
+def test_ones_own_environment_is_kept_as_what_it_said(folder, monkeypatch):
+    """So that a later session, which reads no environment, goes on with the same."""
+    register_resolvers()
+    monkeypatch.setenv("CORPORA", "/data/a, b")
+    given = ["data=folder", "data.root=${oc.env:CORPORA}", "audio.fmax=${audio.fmin}1", "seed=1"]
+    given += ["+loss.terms.x={loss: mse, weight: '${oc.env:W,2}'}"]
+    with initialize_config_dir(str(asset("configs")), version_base="1.3"):
+        _, kept = with_resumed_overrides(compose("train", given), given)
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(kept))
+    monkeypatch.delenv("CORPORA")
+    config, again = resumed(folder / "overrides.yaml")
+    assert config.data.root == "/data/a, b" and again == kept
+    assert config.loss["terms"]["x"] == {"loss": "mse", "weight": "2"}
+    assert config.audio.fmax == 1
+
+
 def test_plain_overrides_are_taken(folder):
     overrides = [
         "data=folder", "data.root=${asset:data/demo}", "~loss.terms.stft", "seed=3",

@@ -4,15 +4,22 @@ Hydra composes the YAML files of `configs/`; `RunConfig.from_omegaconf` turns th
 dataclasses below, which everything else reads. Nothing here imports Keras.
 """
 
-import contextlib
 import dataclasses
+import logging
 import numbers
-import re
 import reprlib
+import typing
 from pathlib import Path
 from typing import Any
 
+from vocoder import overrides as overriding
 from vocoder.errors import InputError
+from vocoder.kinds import check_finite, checked
+from vocoder.overrides import NO_TARGETS, hydra_errors_as_input_errors
+from vocoder.paths import user_path
+from vocoder.registry import known
+
+log = logging.getLogger("vocoder")
 
 
 def asset(name: str) -> Path:
@@ -308,17 +315,15 @@ class RunConfig:
         Raises:
             InputError: A value is missing, of a wrong type or out of range.
         """
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        for key in sorted(OmegaConf.missing_keys(node)):
-            raise InputError(f"{key}: missing; give {key}=VALUE")
-        try:
-            OmegaConf.resolve(node)
-        except OmegaConfBaseException as error:
-            raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-        plain = OmegaConf.to_container(node)
-        _refuse_targets(plain)
+        plain = as_plain(node)
+        sections = [field.name for field in dataclasses.fields(cls)]
+        for key in plain:
+            known(key, sections, key)
+        for key in sections:
+            if key not in plain:
+                raise InputError(f"{key}: missing from the config; every run has one")
+            if key != "seed" and not isinstance(plain[key], dict):
+                raise InputError(f"{key}: must be a mapping, not {plain[key]!r}")
         config = cls(
             audio=_typed(AudioConfig, plain["audio"], "audio"),
             generator=plain["generator"],
@@ -338,8 +343,10 @@ class RunConfig:
             InputError: Names the key.
         """
         trainer = self.trainer
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed: must be a whole number of at least 0, not {self.seed!r}")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:  # NumPy's
+            raise InputError(
+                f"seed: must be a whole number of at least 0 and below 2^32, not {self.seed!r}"
+            )
         at_least_one = (
             "max_steps",
             "decay_steps",
@@ -401,6 +408,9 @@ class RunConfig:
             raise InputError(
                 f"trainer.precision: unknown {trainer.precision!r} (known: {', '.join(PRECISIONS)})"
             )
+        for section in ("audio", "data", "trainer"):
+            for key, value in vars(getattr(self, section)).items():
+                check_finite(value, f"{section}.{key}")
 
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -411,38 +421,74 @@ def nearest_multiple(value: int, factor: int) -> int:
     return max(1, round(value / factor)) * factor
 
 
-def _typed(cls, values: dict, section: str):
-    """An instance of a dataclass, with OmegaConf's conversions and checks of types."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+# Keys that are paths, in which `~` is a home folder as in a shell.
+PATHS = {
+    "data": ("root", "train_list", "validation_list", "mels", "cache"),
+    "trainer": ("resume", "pretrained", "pretrained_discriminators"),
+}
 
+
+def _typed(cls, values: dict, section: str):
+    """An instance of a dataclass of plain data."""
+    kinds = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        key = f"{section}.{name}"
+        kind = kinds[known(name, kinds, key)]
+        arguments[name] = checked(value, kind, key)
+        if name in PATHS.get(section, ()) and (value or "").startswith("~"):
+            arguments[name] = str(_path(value, key))
+    for field in dataclasses.fields(cls):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and field.name not in arguments:
+            raise InputError(f"{section}.{field.name}: missing; give {section}.{field.name}=VALUE")
     try:
-        node = OmegaConf.merge(OmegaConf.structured(cls), values)
-        return cls(**OmegaConf.to_container(node))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        if "not a ListConfig" in reason:
-            reason = "must be a list, such as [a,b]"
-        raise InputError(f"{section}.{error.full_key}: {reason}") from error
+        return cls(**arguments)
     except ValueError as error:  # of the dataclass itself
         raise InputError(f"{section}.{error}") from error
 
 
-def _refuse_targets(node, key="") -> None:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == "_target_":
-                raise InputError(f"{key}{NO_TARGETS}")
-            _refuse_targets(value, f"{key}{name}.")
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            _refuse_targets(value, f"{key}{i}.")
+def _path(text: str, key: str) -> Path:
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
 
 
-NO_TARGETS = (
-    "_target_: not used here, because it would let a config run any code; "
-    "name an entry of vocoder/registry.py instead"
-)
+def as_plain(node) -> dict:
+    """A composed config as plain data, every interpolation resolved, once.
+
+    Raises:
+        InputError: A value is missing or can't be resolved, there is a `_target_`, or a text still
+            looks like an interpolation, which could read anything if it were resolved once more.
+    """
+    from omegaconf import OmegaConf
+
+    with hydra_errors_as_input_errors():
+        for key in sorted(OmegaConf.missing_keys(node)):
+            raise InputError(f"{key}: missing; give {key}=VALUE")
+        plain = OmegaConf.to_container(node, resolve=True)
+    for key, text in _texts(plain):
+        if text == "_target_":
+            raise InputError(f"{key}.{NO_TARGETS}")
+        if "${" in text and key != "trainer.resume":
+            raise InputError(
+                f"{key}: {text!r} looks like an interpolation after all have been resolved; "
+                "a text without ${ would do"
+            )
+    return plain
+
+
+def _texts(node, key=""):
+    """Every text in plain data, keys of mappings included, with the key where it stands."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, (dict, list)):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield key, str(name)
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+
+
 OVERRIDES = "overrides.yaml"
 
 
@@ -454,14 +500,20 @@ def register_resolvers() -> None:
     """
     from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("asset", lambda name: str(asset(name)), replace=True)
+    OmegaConf.register_new_resolver("asset", _asset, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 
 
+def _asset(name: str) -> str:
+    return str(asset(known(name, ("configs", "data/demo"), "asset")))
+
+
 def _run_folder(resume: str | None, new: str) -> str:
-    if resume is None or resume == "auto" or not Path(resume).is_dir():
+    if not isinstance(resume, str) or resume == "auto":
         return new
-    path = Path(resume)
+    path = user_path(resume)
+    if not path.is_dir():
+        return new
     return str(path.parents[1] if path.parent.name == "checkpoints" else path)
 
 
@@ -480,110 +532,62 @@ def with_resumed_overrides(node, overrides: list[str]):
             override does not apply.
     """
     from hydra import compose
+    from omegaconf import OmegaConf
 
-    resume = node.trainer.resume
+    with hydra_errors_as_input_errors():
+        resume = checked(OmegaConf.select(node, "trainer.resume"), str | None, "trainer.resume")
     if resume not in (None, "auto"):
-        if not Path(resume).is_dir():
+        if not _path(resume, "trainer.resume").is_dir():
             raise InputError(f"trainer.resume: {resume} is not a folder")
         started_with = Path(_run_folder(resume, "")) / OVERRIDES
         if not started_with.exists():
             raise InputError(f"trainer.resume: {resume} is no run folder: it has no {OVERRIDES}")
-        earlier = _read_overrides(started_with)
+        earlier = overriding.read(started_with)
+        given = {overriding.parsed(text).key_or_group for text in overrides}
         overrides = [o for o in earlier if o not in overrides] + overrides
         with hydra_errors_as_input_errors():
             node = compose("train", overrides)
-    return node, [o for o in overrides if not o.startswith("trainer.resume=")]
+        if not given & {"data", "data.cache"}:
+            _check_cache(node)
+    return node, _to_keep(overrides, as_plain(node))
 
 
-OVERRIDES_LIMIT = 2**20  # bytes
-_KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")
-# `${audio.n_mels}` and `${asset:data/demo}`; any other resolver could read the environment.
-_INTERPOLATION = re.compile(r"\$\{(asset:[\w/-]+|[A-Za-z_][\w.]*)\}")
+def _check_cache(node) -> None:
+    """Leaves the cache of a resumed run's config out, unless there are indexes in it already.
 
-
-def _read_overrides(path: Path) -> list[str]:
-    """The overrides in a run's folder, which may come from a stranger.
-
-    They are a YAML list of texts, each `key=value`, `+key=value` or `~key`. Not allowed are keys
-    of Hydra itself, sweeps, options outside `configs/`, `_target_`, and interpolations but of
-    other keys and of `${asset:...}`.
-
-    Raises:
-        InputError: One line that names the file.
+    The config may be a stranger's, and is not to say where in this machine anything is written.
     """
-    import yaml
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
-    try:
-        with path.open("rb") as file:
-            content = file.read(OVERRIDES_LIMIT + 1)
-        if len(content) > OVERRIDES_LIMIT:
-            raise InputError(f"{path}: larger than {OVERRIDES_LIMIT:,} bytes")
-        overrides = yaml.safe_load(content)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: can't be read as plain YAML ({reason})") from error
-    if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
-        raise InputError(f"{path}: must be a list of overrides, each a text such as seed=1")
-    parser = OverridesParser.create()
+    cache = OmegaConf.select(node, "data.cache")
+    if isinstance(cache, str) and not any(_path(cache, "data.cache").glob("index-*.npz")):
+        log.warning(
+            "data.cache: the run's own, %s, holds no index; give data.cache=FOLDER to have one "
+            "elsewhere than in your cache folder",
+            cache,
+        )
+        node.data.cache = None
+
+
+def _to_keep(overrides: list[str], plain: dict) -> list[str]:
+    """The overrides that a later session reads, as it accepts them.
+
+    `trainer.resume` is left out. What reads the environment is written as what it read.
+    """
+    kept = []
     for text in overrides:
-        shown = f"{path}: {text!r}"
-        if "_target_" in text:
-            raise InputError(f"{shown}: {NO_TARGETS}")
-        try:
-            override = parser.parse_override(text)
-        except Exception as error:  # of Hydra's, and of the grammar's runtime
-            raise InputError(f"{shown}: no override") from error
+        override = overriding.parsed(text)
         key = override.key_or_group
-        if override.package is not None or not _KEY.fullmatch(key):
-            raise InputError(f"{shown}: not of the plain form key=value")
-        if key.split(".")[0] == "hydra":
-            raise InputError(f"{shown}: Hydra's own settings are not taken from a run's folder")
-        if override.is_sweep_override():
-            raise InputError(f"{shown}: a sweep")
-        # The parsed value counts: the grammar has escapes that hide from a look at the text.
-        value = override.value()
-        for part in _texts(value):
-            if "_target_" in part:
-                raise InputError(f"{shown}: {NO_TARGETS}")
-            if "${" in _INTERPOLATION.sub("", part):
-                raise InputError(f"{shown}: only ${{KEY}} and ${{asset:NAME}} are allowed here")
-        # A key without a dot is a group, whose value names a file of configs/.
-        if "." not in key and (not re.fullmatch(r"[\w.-]*", str(value)) or ".." in str(value)):
-            raise InputError(f"{shown}: no name of an option")
-    return overrides
-
-
-def _texts(value):
-    """Every text in a parsed value, keys of mappings included."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from (*_texts(key), *_texts(inner))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-    elif value is not None:
-        yield str(value)
-
-
-@contextlib.contextmanager
-def hydra_errors_as_input_errors():
-    """Turns what Hydra and OmegaConf say about a command line into an `InputError`."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        yield
-    except YAMLError as error:  # also of tags such as !!python/object
-        raise InputError(" ".join(str(error).split())) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        said = [str(error)]
-        if isinstance(error.__cause__, OmegaConfBaseException):
-            said.append(str(error.__cause__))
-        # Hydra adds where it searched and OmegaConf the types: no help in a single line.
-        lines = " ".join(said).split("Config search path")[0].splitlines()
-        shown = [s for line in lines if (s := line.strip()) and "object_type=" not in s]
-        raise InputError(" ".join(shown)) from error
+        if key == "trainer.resume":
+            continue
+        try:
+            overriding.check_plain(text)
+        except InputError:
+            value = plain
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None:
+                plus = "+" * (len(text) - len(text.lstrip("+")))
+                text = plus + overriding.written(key, value)
+        kept.append(text)
+    return kept

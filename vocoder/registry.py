@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vocoder.errors import InputError
+from vocoder.kinds import like
 
 GENERATORS = {
     "bigvgan": "vocoder.generators.bigvgan:BigVGAN",
@@ -66,7 +67,7 @@ def known(name: str, names, key: str) -> str:
     Raises:
         InputError: names `key`, lists what is known, and the closest of it.
     """
-    if name in names:
+    if isinstance(name, str) and name in names:
         return name
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -112,11 +113,19 @@ def build(
     for argument, value in node.items():
         if argument != name_key:
             known(argument, parameters, f"{key}.{argument}")
-            arguments[argument] = value
+            example = parameters[argument].default
+            arguments[argument] = like(value, example, f"{key}.{argument}")
     for argument, parameter in parameters.items():
         if parameter.default is parameter.empty and argument not in arguments:
             raise InputError(f"{key}.{argument}: missing; {node[name_key]} needs it")
     try:
         return factory(**arguments)
-    except (ValueError, TypeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(f"{key}.{error}") from error

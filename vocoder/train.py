@@ -13,17 +13,17 @@ from pathlib import Path
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vocoder.config import (
     OVERRIDES,
     RunConfig,
     asset,
-    hydra_errors_as_input_errors,
     register_resolvers,
     with_resumed_overrides,
 )
 from vocoder.errors import InputError, exit_on_input_error
+from vocoder.overrides import command, hydra_errors_as_input_errors
 
 
 def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
@@ -80,7 +80,7 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
         if loop.stopped:
-            print(f"stopped; to go on: python -m vocoder.train trainer.resume={run}")
+            print(f"stopped; to go on: {command(trainer__resume=run)}")
             sys.exit(0)
         print(f"\n{log.table()}\n")
         for original, synthesised in loop.samples:
@@ -90,13 +90,16 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
 
 def main(node: DictConfig) -> None:
     """One job of Hydra's: the whole command, or one of a sweep."""
-    run = Path(HydraConfig.get().runtime.output_dir)
+    # As they are: read as values, texts with `${` in them would be resolved once more.
+    hydra_config = OmegaConf.to_container(HydraConfig.get(), resolve=False)
+    run = Path(hydra_config["runtime"]["output_dir"])
     try:
         with exit_on_input_error():
-            node, overrides = with_resumed_overrides(node, list(HydraConfig.get().overrides.task))
+            overrides = hydra_config["overrides"]["task"]
+            node, overrides = with_resumed_overrides(node, overrides)
             train(RunConfig.from_omegaconf(node), run, overrides)
     except KeyboardInterrupt:
-        print(f"\nstopped; to go on: python -m vocoder.train trainer.resume={run}", file=sys.stderr)
+        print(f"\nstopped; to go on: {command(trainer__resume=run)}", file=sys.stderr)
         sys.exit(130)
 
 

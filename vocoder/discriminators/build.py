@@ -22,8 +22,11 @@ def build_discriminators(node: Mapping, dtype: str | None = None) -> Discriminat
     """
     for key in node:
         registry.known(key, ("parts",), f"discriminator.{key}")
+    nodes = node.get("parts") or {}
+    if not isinstance(nodes, Mapping):
+        raise InputError(f"discriminator.parts: must be a mapping of names, not {nodes!r}")
     parts = []
-    for name, part in (node.get("parts") or {}).items():
+    for name, part in nodes.items():
         key = f"discriminator.parts.{name}"
         if not isinstance(part, Mapping):
             raise InputError(f"{key}: must be a mapping such as {{name: multi_period}}")

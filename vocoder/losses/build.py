@@ -6,6 +6,7 @@ from keras import ops
 
 from vocoder import registry
 from vocoder.errors import InputError
+from vocoder.kinds import checked
 from vocoder.losses.adversarial import AdversarialLoss, ScoreAccuracy
 from vocoder.losses.multi import LossCfg, MultiLoss
 
@@ -34,13 +35,15 @@ def build_multi_loss(
     for key in node:
         registry.known(key, ("terms",), f"loss.{key}")
     terms = node.get("terms") or {}
+    if not isinstance(terms, Mapping):
+        raise InputError(f"loss.terms: must be a mapping of names to losses, not {terms!r}")
     parts = []
     for name, term in terms.items():
         key = f"loss.terms.{name}"
         if not isinstance(term, Mapping):
             raise InputError(f"{key}: must be a mapping such as {{loss: mel, weight: 1}}")
         term = dict(term)
-        weight = term.pop("weight", 1.0)
+        weight = checked(term.pop("weight", 1.0), float, f"{key}.weight")
         provided = {"sample_rate": sample_rate, "name": name}
         loss = registry.build(registry.LOSSES, term, key, name_key="loss", provided=provided)
         if getattr(loss, "of_features", False):

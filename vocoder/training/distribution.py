@@ -19,6 +19,7 @@ import tensorflow as tf
 from vocoder import registry
 from vocoder.config import TrainerConfig
 from vocoder.errors import InputError
+from vocoder.overrides import for_shell, written
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 
@@ -194,7 +195,8 @@ def worker(strategy: tf.distribute.Strategy, run: Path):
             raise
         print(
             f"error: another worker is gone ({type(error).__name__}); start all of them again with "
-            f"trainer.resume=auto hydra.run.dir={run}, and they go on from the last checkpoint",
+            f"trainer.resume=auto {for_shell(written('hydra.run.dir', run))}, and they go on from "
+            "the last checkpoint",
             file=sys.stderr,
             flush=True,
         )

@@ -123,7 +123,7 @@ def test_failures_are_told_and_the_others_done(model, rng, tmp_path, capsys):
     lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     for name, reason in {
         "bands.npy": "(20, 100), not floats of shape (frames, 80)",
-        "objects.npy": "can't be read",
+        "objects.npy": "holds object (1,), not floats",
         "rate.wav": "16000 Hz, but the model is for 22050",
         "empty.wav": "no samples",
         "short.wav": "shorter than one frame",
@@ -247,3 +247,82 @@ def test_an_interrupt_leaves_no_half_file(model, rng, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         synthesize.synthesize_files(loaded, [tmp_path / "mel.npy"], tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_mels_lie_as_their_neighbours_do(model, rng, tmp_path):
+    square = rng.standard_normal((80, 80)).astype(np.float32)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.save(folder / "square.npy", square.T)
+    np.save(folder / "batch.NPY", square[None, :50])
+    os.replace(folder / "batch.NPY.npy", folder / "batch.NPY")
+    loaded = vocoder.load(model)
+
+    def made(*inputs):
+        assert command(model, *inputs, "--out", tmp_path / "out", "--format", "float") == 0
+        return soundfile.read(tmp_path / "out/square.wav", dtype="float32")[0]
+
+    expected = np.clip(loaded.synthesize(square), -1, 1)
+    turned = np.clip(loaded.synthesize(square.T), -1, 1)
+    np.testing.assert_allclose(made(folder), turned, atol=1e-5)  # as batch.NPY, (frames, n_mels)
+    for i in range(2):
+        np.save(folder / f"{i}.npy", square[:60].T)
+    np.testing.assert_allclose(made(folder), expected, atol=1e-5)
+    np.testing.assert_allclose(made(folder / "square.npy"), expected, atol=1e-5)
+
+
+def test_a_bad_mel_costs_itself_alone(model, rng, tmp_path, capsys):
+    mel = rng.standard_normal((700, 80)).astype(np.float32)
+    np.save(tmp_path / "good.npy", mel)
+    mel[650] = np.nan
+    np.save(tmp_path / "nan.npy", mel)
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04x")
+    os.mkfifo(tmp_path / "pipe.npy")
+    inputs = sorted(tmp_path.glob("*.npy"))
+    assert command(model, *inputs, "--out", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "1 of 4 inputs" in said.out and len(said.err.splitlines()) == 3
+    assert "nan.npy: holds NaN or infinity from frame 650 on" in said.err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.wav"]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.float64])
+def test_samples_of_any_range(model, rng, dtype):
+    loaded = vocoder.load(model)
+    wave = rng.uniform(-0.5, 0.5, 4096).astype(np.float32)
+    given = wave.astype(dtype)
+    if dtype == np.uint8:
+        given = np.round(128 + 128 * wave).astype(dtype)
+    elif dtype != np.float64:
+        given = np.round(wave * -float(np.iinfo(dtype).min)).astype(dtype)
+    mel = loaded.mel(given)
+    assert np.abs(mel - loaded.mel(wave)).max() < (0.5 if dtype == np.uint8 else 0.01)
+    mel += 1  # a copy of one's own
+    loaded.synthesize(mel)[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [
+        (np.zeros(4096, np.int64), "holds int64"),
+        (np.zeros(4096, bool), "holds bool"),
+        (np.zeros(4096, complex), "holds complex"),
+        (np.full(4096, np.nan), "no numbers"),
+        (np.full(4096, 20000.0), "full scale is 1"),
+        ([[0.0] * 4096, [0.0]], "must be an array"),
+        ("text", "must be an array"),
+        (None, "must be an array"),
+    ],
+)
+def test_samples_that_are_none(model, audio, reason):
+    with pytest.raises(InputError, match=f"^audio: .*{reason}"):
+        vocoder.load(model).mel(audio)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_mels_that_are_none(model, value):
+    loaded = vocoder.load(model)
+    with pytest.raises(InputError, match="^mel: holds .* from frame 3 on"):
+        loaded.synthesize(np.where(np.arange(8)[:, None] == 3, value, 0.0) * np.ones((8, 80)))
+    with pytest.raises(InputError, match="^mel: holds int64"):
+        loaded.synthesize(np.zeros((8, 80), int))

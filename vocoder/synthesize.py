@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vocoder.audio.files import check_samples
+from vocoder.audio.mel_files import check_mel, open_mel, squares_have_bands_first
 from vocoder.errors import InputError, blamed_on, exit_on_input_error, printable
 from vocoder.paths import identity, output_path, user_path
 
@@ -75,30 +77,38 @@ class Vocoder:
     def mel(self, audio) -> np.ndarray:
         """Log-mel spectrogram: (samples,) -> (frames, n_mels), or with a batch axis in front.
 
+        Args:
+            audio: Floats in [-1, 1], or int16, int32 or uint8 as in WAV files, whose range is
+                scaled to that.
+
         Raises:
-            InputError: The shape is another, or there are fewer than `n_fft` samples.
+            InputError: The shape is another, there are fewer than `n_fft` samples, or samples that
+                are no numbers or far beyond full scale.
         """
-        audio = np.asarray(audio, np.float32)
+        audio = _as_floats(audio)
         if audio.ndim not in (1, 2) or audio.shape[-1] < self.audio.n_fft:
             raise InputError(
                 f"audio: shape {audio.shape} is not (samples,), with or without a batch in front, "
                 f"of at least n_fft={self.audio.n_fft} samples"
             )
+        check_samples(audio, "audio")
         batch = self._mel(audio[None] if audio.ndim == 1 else audio)
-        return np.asarray(batch[0] if audio.ndim == 1 else batch)
+        return np.array(batch[0] if audio.ndim == 1 else batch)  # a copy, which can be written to
 
     def synthesize(self, mel) -> np.ndarray:
         """Waveform of a mel: (frames, n_mels) -> (frames * hop_length,), or with a batch axis.
 
         Raises:
-            InputError: The mel has another number of bands, or another number of axes.
+            InputError: The mel has another number of bands, another number of axes, or values that
+                no mel has.
         """
-        mel = np.asarray(mel, np.float32)
+        mel = _as_array(mel, "mel")
         if mel.ndim not in (2, 3) or mel.shape[-1] != self.audio.n_mels or 0 in mel.shape:
             raise InputError(
                 f"mel: shape {mel.shape} is not (frames, {self.audio.n_mels}), "
                 "with or without a batch in front"
             )
+        check_mel(mel, "mel")
         batch = mel if mel.ndim == 3 else mel[None]
         hop = self.audio.hop_length
         out = np.empty((len(batch), batch.shape[1] * hop), np.float32)
@@ -110,6 +120,28 @@ class Vocoder:
     def generate(self, mel) -> np.ndarray:
         """The generator on one batch, (batch, frames, n_mels) -> (batch, frames * hop_length)."""
         return self.generator.predict_on_batch(np.asarray(mel, np.float32))
+
+
+def _as_floats(audio) -> np.ndarray:
+    """Samples as float32 in [-1, 1]."""
+    kind = getattr(audio, "dtype", None)
+    if kind == np.uint8:
+        return (np.asarray(audio, np.float32) - 128) / 128
+    if kind in (np.int16, np.int32):
+        return (np.asarray(audio, np.float64) / -float(np.iinfo(kind).min)).astype(np.float32)
+    return _as_array(audio, "audio")
+
+
+def _as_array(values, what) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind != "f" and array.size:  # a list of whole numbers could be of any scale
+            raise TypeError(f"holds {array.dtype}")
+        return array.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        samples = " in [-1, 1], or int16, int32 or uint8" if what == "audio" else ""
+        raise InputError(f"{what}: {reason}; must be an array of floats{samples}") from error
 
 
 def windows(frames: int, reach: int) -> Iterator[tuple[int, int, slice]]:
@@ -154,11 +186,10 @@ class _Job:
         self.error = None
         self._file = None
         audio = vocoder.audio
-        self._array = None
+        self.mel_file = None
         if source.suffix.lower() == ".npy":
-            mel = files.open_mel(source, audio.n_mels)
-            self._array = mel if mel.shape[1] == audio.n_mels else mel.T
-            self.frames = len(self._array)
+            self.mel_file = open_mel(source, audio.n_mels)
+            self.frames = self.mel_file.frames
             return
         about = files.info(source)
         if about.sample_rate != audio.sample_rate:
@@ -174,8 +205,8 @@ class _Job:
         """Frames [start, start + size), (size, n_mels)."""
         from vocoder.audio import files
 
-        if self._array is not None:
-            return np.asarray(self._array[start : start + size], np.float32)
+        if self.mel_file is not None:
+            return self.mel_file.read(start, size)
         hop, margins = self.vocoder.audio.hop_length, self.vocoder.audio.margins
         samples = files.read_segment(self.source, start * hop, size * hop, margins)
         return np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]
@@ -290,7 +321,33 @@ def _jobs(vocoder, inputs, out, form, fail):
                 targets[target] = source
         except InputError as error:
             fail(error)
+    _turn_squares([job for job in jobs if job.mel_file is not None], vocoder.audio.n_mels)
     return sorted(jobs, key=lambda job: job.frames)
+
+
+def _turn_squares(jobs, n_mels):
+    """Square mels lie as most of the others do: of the command, else of their folder."""
+    squares = [job for job in jobs if job.mel_file.is_square]
+    if not squares:
+        return
+    turned = squares_have_bands_first(_orientations(job.mel_file for job in jobs))
+    for job in squares:
+        here = turned
+        if here is None:
+            here = squares_have_bands_first(_orientations(_siblings(job.source, n_mels)))
+        job.mel_file = job.mel_file._replace(bands_first=bool(here))
+
+
+def _orientations(mels):
+    return [mel.bands_first for mel in mels if not mel.is_square]
+
+
+def _siblings(path, n_mels):
+    """The mels beside a file."""
+    for other in path.parent.iterdir():
+        if other.suffix.lower() == ".npy":
+            with contextlib.suppress(InputError):
+                yield open_mel(other, n_mels)
 
 
 def _sources(inputs, fail):

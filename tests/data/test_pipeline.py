@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import soundfile
 import tensorflow as tf
 
 from vocoder.audio import MelSpectrogram
-from vocoder.config import AudioConfig, DataConfig
+from vocoder.config import AudioConfig, DataConfig, asset
+from vocoder.data.mels import difference
 from vocoder.data.pipeline import AudioPipeline, reading_errors
 from vocoder.errors import InputError
 
@@ -239,11 +241,11 @@ def test_a_square_mel_is_read_as_its_neighbours(tmp_path, root, mels, pipeline, 
 @pytest.mark.parametrize(
     ("mel", "message"),
     [
-        (None, r"data\.mels: .*1\.npy: no such file"),
-        (np.zeros((119, 80)), r"1\.npy has 119 frames, but .*1\.wav has 117"),
-        (np.zeros((80, 115)), r"1\.npy has 115 frames, but .*1\.wav has 117"),
+        (None, r"1\.npy: no such file"),
+        (np.zeros((119, 80)), r"1\.npy: has 119 frames, but .*1\.wav has 117"),
+        (np.zeros((80, 115)), r"1\.npy: has 115 frames, but .*1\.wav has 117"),
         (np.zeros((117, 100)), r"1\.npy: holds float64 \(117, 100\), not .*audio\.n_mels=80"),
-        (np.zeros((1, 117, 80)), r"1\.npy: holds float64 \(1, 117, 80\)"),
+        (np.zeros((2, 117, 80)), r"1\.npy: holds float64 \(2, 117, 80\)"),
         (np.zeros((117, 80), int), r"1\.npy: holds int64"),
         (b"nothing", r"1\.npy: can't be read"),
     ],
@@ -257,6 +259,59 @@ def test_mels_at_fault(pipeline, mels, mel, message):
         np.save(path, mel)
     with pytest.raises(InputError, match=message):
         pipeline(mels=str(mels))
+    made = pipeline(mels=str(mels), max_bad_fraction=0.5)
+    assert [*made.quarantine.messages] == [str(path)]
+    sides = made.training, made.held_out
+    names = {side.index.name(i) for side in sides for i in range(len(side.index))}
+    assert names == set(LENGTHS) - {"a/1.wav"}
+
+
+def test_a_mel_that_turns_out_bad_is_drawn_again(pipeline, mels):
+    for path in mels.rglob("*.npy"):
+        if path.name == "1.npy":
+            np.save(path, np.full_like(np.load(path), np.nan))
+    made = pipeline(mels=str(mels), max_bad_fraction=0.5)
+    for mel, _ in taken(made.train(), 6) + taken(made.validation(), -1):
+        assert np.isfinite(mel).all()
+    assert [Path(path).name for path in made.quarantine.messages] in ([], ["1.npy"])
+    assert all("NaN" in message for message in made.quarantine.messages.values())
+
+
+SCALES = {
+    "none": (lambda mel: mel, None),
+    "an acoustic model's": (lambda mel: 0.95 * mel - 0.2, None),
+    "log10": (lambda mel: mel / np.log(10), "log10"),
+    "decibels": (lambda mel: 20 * mel / np.log(10), "decibels"),
+    "powers": (lambda mel: 2 * mel, "powers"),
+    "unit": (lambda mel: np.clip((mel + 12) / 14, 0, 1), r"scaled to \[0, 1\]"),
+    "tacotron's": (lambda mel: np.clip(8 * (mel + 12) / 14 - 4, -4, 4), r"scaled to \[-4, 4\]"),
+    "integers": (lambda mel: mel + np.log(32768), "16-bit integers"),
+    "louder": (lambda mel: mel + 3, "3 higher"),
+    "turned around": (lambda mel: mel[:, ::-1], "other recordings, or of other bands"),
+    "smaller floor": (
+        lambda mel: np.where(mel < -11.5, -20.7, mel),
+        "audio.floor, about 1e-09",
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_mels_of_another_scale_are_told(scale):
+    samples, _ = soundfile.read(asset("data/demo") / "slt/slt_001.flac", dtype="float32")
+    own = np.asarray(MelSpectrogram()(np.pad(samples, (0, 40_000))[None]))[0]
+    change, phrase = SCALES[scale]
+    found = difference(change(own), own, AudioConfig())
+    assert found is None if phrase is None else re.search(phrase, found)
+
+
+def test_a_run_on_such_mels_is_warned(pipeline, mels, caplog):
+    pipeline(mels=str(mels))  # 1 higher, which is within what acoustic models do
+    assert not caplog.records
+    for path in mels.rglob("*.npy"):
+        np.save(path, np.load(path) + 2)
+    pipeline(mels=str(mels))
+    (record,) = caplog.records
+    assert "data.mels" in record.getMessage() and "as if 3 higher" in record.getMessage()
 
 
 @pytest.mark.slow

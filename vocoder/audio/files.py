@@ -253,28 +253,3 @@ def _reflected(positions, total):
         return np.zeros_like(positions)
     positions = positions % (2 * total - 2)
     return np.minimum(positions, 2 * total - 2 - positions)
-
-
-def open_mel(path, n_mels: int) -> np.ndarray:
-    """Maps a mel from a `.npy` file into memory, as it lies.
-
-    Returns:
-        (frames, n_mels) or (n_mels, frames), floats.
-
-    Raises:
-        InputError: The file is missing, no array of floats, or has another number of bands.
-    """
-    try:
-        mel = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: can't be read as a mel ({error})") from error
-    numbers = isinstance(mel, np.ndarray) and np.issubdtype(mel.dtype, np.floating)
-    if not numbers or mel.ndim != 2 or n_mels not in mel.shape or 0 in mel.shape:
-        what = f"{mel.dtype} {mel.shape}" if isinstance(mel, np.ndarray) else "an archive"
-        raise InputError(
-            f"{path}: holds {what}, not floats of shape (frames, {n_mels}) or ({n_mels}, frames), "
-            f"where audio.n_mels={n_mels}"
-        )
-    return mel

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import dataclasses
+import logging
 import math
 import re
 import threading
@@ -16,14 +17,18 @@ import tensorflow as tf
 from vocoder.audio import MelSpectrogram, files
 from vocoder.config import AudioConfig, DataConfig, nearest_multiple
 from vocoder.data.index import Index, load_corpus
-from vocoder.data.mels import MelFolder
+from vocoder.data.mels import MelFolder, difference, mel_folders
 from vocoder.data.quarantine import Quarantine
 from vocoder.data.segments import Segments
 from vocoder.errors import InputError
+from vocoder.paths import user_path
 
 LONGEST_UTTERANCE = 10  # seconds, of those that are listened to
 PREFETCH = 8  # batches that wait to be used
 ATTEMPTS = 100  # draws until a segment can be read
+COMPARED, COMPARED_FRAMES = 5, 400  # recordings, and frames of each, whose mels are looked at
+
+log = logging.getLogger("vocoder")
 
 
 class AudioPipeline:
@@ -60,7 +65,13 @@ class AudioPipeline:
         sides = load_corpus(data, rate, self.quarantine)
         for index in sides:
             _check_channels(index, data)
-        self.training, self.held_out = (Side(index, data, audio) for index in sides)
+        mels = [None, None]
+        if data.mels:
+            folder = user_path(data.mels)
+            mels = mel_folders(folder, sides, audio, self.quarantine)
+        self.training, self.held_out = (
+            Side(*pair, audio) for pair in zip(sides, mels, strict=True)
+        )
         self.segments = Segments(
             self.training.samples,
             data.segment_length,
@@ -74,6 +85,8 @@ class AudioPipeline:
         self._silent = {}  # path: whether the whole file is, asked once
         self._margins = (0, 0) if data.mels else audio.margins
         self._mel = MelSpectrogram(**(dataclasses.asdict(audio) | {"padding": "valid"}))
+        if data.mels:
+            self._compare_mels()
 
     @property
     def description(self) -> str:
@@ -183,13 +196,38 @@ class AudioPipeline:
             try:
                 stretch, mel = self._read(side, i, 0, length)
             except _BadFileError as error:
-                self.quarantine.add(side.index.path(i), str(error))
+                self.quarantine.add(*error.args)
                 continue
             if mel is None:
                 mel = np.asarray(self._mel(stretch[None]))[0]
             left = self._margins[0]
             found.append((side.index.name(i), mel, stretch[left : left + length]))
         return found
+
+    def _compare_mels(self):
+        """Warns if the mels of a few recordings are of another scale than the recordings' own."""
+        side, audio = self.training, self.audio
+        given, own = [], []
+        for i in np.unique(np.linspace(0, len(side.index) - 1, COMPARED).astype(int)):
+            frames = min(COMPARED_FRAMES, int(side.samples[i]) // audio.hop_length)
+            length = frames * audio.hop_length
+            if not frames:
+                continue
+            try:
+                path, how = side.index.path(i), (audio.sample_rate, self.data.stereo)
+                stretch = files.read_segment(path, 0, length, audio.margins, *how)
+                given.append(side.mels.read(i, 0, frames))
+                own.append(np.asarray(self._mel(stretch[None]))[0])
+            except InputError:  # told when it is drawn
+                given, own = given[: len(own)], own
+        found = given and difference(np.concatenate(given), np.concatenate(own), audio)
+        if found:
+            log.warning(
+                "data.mels: beside what the settings of `audio` make of %d of the recordings, the "
+                "mels look as if %s",
+                len(given),
+                found,
+            )
 
     def _mel_from_file(self, side, i, start, length):
         if side.mels is None:
@@ -201,8 +239,7 @@ class AudioPipeline:
         """A segment with the margins of its mel, or without, and its mel from a file.
 
         Raises:
-            _BadFileError: The recording is at fault.
-            InputError: Its mel is.
+            _BadFileError: The recording or its mel is at fault.
         """
         path = side.index.path(i)
         rate, stereo = self.audio.sample_rate, self.data.stereo
@@ -214,15 +251,18 @@ class AudioPipeline:
                 if self._silent[path]:
                     raise InputError(f"{path}: silence throughout")
         except InputError as error:
-            raise _BadFileError(str(error)) from error
-        return stretch, self._mel_from_file(side, i, start, length)
+            raise _BadFileError(path, str(error)) from error
+        try:
+            return stretch, self._mel_from_file(side, i, start, length)
+        except InputError as error:
+            raise _BadFileError(side.mels.path(i), str(error)) from error
 
     def _read_or_redraw(self, side, segments, position, i, start):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._read(side, i, start, self.data.segment_length)
             except _BadFileError as error:
-                self.quarantine.add(side.index.path(i), str(error))
+                self.quarantine.add(*error.args)
                 i, start = segments.redraw(position, attempt)
         raise InputError(f"data.root: no readable segment in {ATTEMPTS} draws")
 
@@ -274,7 +314,7 @@ def _place(number, shares):
 
 
 class _BadFileError(Exception):
-    """A recording that can't be used where it was drawn; the message is one line."""
+    """A recording or mel that can't be used where it was drawn: its path, and a line."""
 
 
 class Side:
@@ -286,12 +326,12 @@ class Side:
         samples: (files,), int64, how long they are at the rate of training.
     """
 
-    def __init__(self, index: Index, data: DataConfig, audio: AudioConfig):
-        self.index = index
-        self.mels = MelFolder(Path(data.mels).expanduser(), index, audio) if data.mels else None
+    def __init__(self, index: Index, mels: MelFolder | None, audio: AudioConfig):
+        self.index = mels.index if mels else index
+        self.mels = mels
         self.samples = (
-            self.mels.samples
-            if self.mels
+            mels.samples
+            if mels
             else files.resampled_length(index.frames, index.sample_rate, audio.sample_rate)
         )
 

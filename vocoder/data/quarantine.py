@@ -37,14 +37,16 @@ class Quarantine:
                 self._written = {row["file"] for row in csv.DictReader(file) if row.get("file")}
 
     def add(self, path, message: str) -> None:
+        """Notes a file, and raises `InputError` if there are too many, as `check`."""
+        self.note(path, message)
+        self.check()
+
+    def note(self, path, message: str) -> None:
         """Notes a file.
 
         Args:
             path: The file.
             message: One line that begins with the path, as an `InputError` of `audio.files`.
-
-        Raises:
-            InputError: There are too many, as in `check`.
         """
         path, message = str(path), " ".join(str(message).splitlines())
         with self._lock:
@@ -53,7 +55,6 @@ class Quarantine:
                 log.warning("left out: %s", message)
                 if self.path is not None and path not in self._written:
                     self._write(path, message.removeprefix(path).lstrip(": "))
-        self.check()
 
     def check(self) -> None:
         """Raises `InputError` with the list if too many files are bad."""

@@ -37,9 +37,9 @@ def header(text, version=b"\x01\x00"):
     return b"\x93NUMPY" + version + length + text
 
 
-def npy(array):
+def npy(array, version=None):
     file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
+    np.lib.format.write_array(file, np.asarray(array), version)
     return file.getvalue()
 
 
@@ -48,7 +48,8 @@ MALFORMED = {
     "zip": b"PK\x03\x04x",
     "magic": b"\x93NUMPY",
     "version": header(b"{}", b"\x09\x00"),
-    "third version": header(b"{FLOATS, 'shape': (3, 5)}", b"\x03\x00"),
+    "third version, cut": header(b"{FLOATS, 'shape': (3, 5)}", b"\x03\x00"),
+    "long second version": header(b"{}", b"\x02\x00")[:8] + b"\xff\xff\xff\x7f" + b" " * 20_000,
     "cut header": b"\x93NUMPY\x01\x00\xff\xff{",
     "no header": header(b""),
     "long header": header(b"(" * 60_000),
@@ -62,6 +63,13 @@ MALFORMED = {
     "negative": header(b"{FLOATS, 'shape': (-1, 5)}\n"),
     "huge": header(b"{FLOATS, 'shape': (9223372036854775807, 5)}\n"),
     "larger": header(b"{FLOATS, 'shape': (" + b"9" * 40 + b", 5)}\n"),
+    "larger than can be shown": header(b"{FLOATS, 'shape': (0x" + b"f" * 9_000 + b", 5)}\n"),
+    "false": header(b"{FLOATS, 'shape': (False, 5)}\n"),
+    "many axes": header(b"{FLOATS, 'shape': (" + b"2," * 4_000 + b")}\n"),
+    "long dtype": header(
+        b"{'descr': [('" + b"a" * 9_000 + b"', '<f4')], 'fortran_order': False, 'shape': (5, 5)}"
+    ),
+    "odd escape": header(b"{'\\d': 1, 'shape': (3, 5)}\n"),
     "text in the shape": header(b"{FLOATS, 'shape': ('3', 5)}\n"),
     "null bytes": header(b"\x00" * 100),
     "bytes of no text": header(b"\xff" * 100),
@@ -79,7 +87,24 @@ MALFORMED = {
 }
 
 
+WELL_FORMED = {
+    "second version": npy(np.zeros((3, 5), np.float32), (2, 0)),
+    "third version": npy(np.zeros((3, 5), np.float32), (3, 0)),
+    "of Python 2": header(b"{FLOATS, 'shape': (3L, 5L)}\n") + bytes(60),
+    "many ones": header(b"{FLOATS, 'shape': (1, 1, 1, 3, 5)}\n") + bytes(60),
+    "more after it": npy(np.zeros((3, 5), np.float32)) + b"more",
+}
+
+
+@pytest.mark.parametrize("kind", WELL_FORMED)
+@pytest.mark.filterwarnings("error")
+def test_odd_files_that_numpy_reads(tmp_path, kind):
+    (tmp_path / "a.npy").write_bytes(WELL_FORMED[kind])
+    np.testing.assert_array_equal(open_mel(tmp_path / "a.npy", 5).read(), np.zeros((3, 5)))
+
+
 @pytest.mark.parametrize("kind", MALFORMED)
+@pytest.mark.filterwarnings("error")
 def test_malformed_files_are_one_line(tmp_path, kind):
     (tmp_path / "a.npy").write_bytes(MALFORMED[kind])
     with pytest.raises(InputError, match=r"a\.npy: ") as error:
@@ -95,8 +120,10 @@ def test_what_is_cut_while_it_is_read_is_told(tmp_path, mel):
         opened.read(80_000, 100)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2 * HIGHEST])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2 * HIGHEST, -1e300])
 def test_numbers_that_no_mel_has_are_told_with_their_frame(tmp_path, mel, value):
+    mel = mel.astype(np.float64)
     mel[6, 2] = value
     np.save(tmp_path / "mel.npy", mel)
     opened = open_mel(tmp_path / "mel.npy", 5)
@@ -107,6 +134,7 @@ def test_numbers_that_no_mel_has_are_told_with_their_frame(tmp_path, mel, value)
 
 def test_squares_lie_as_most_of_the_others(tmp_path, mel):
     assert squares_have_bands_first([]) is None
+    assert squares_have_bands_first([False, True]) is None
     assert squares_have_bands_first([False, False, True]) is False
     assert squares_have_bands_first([False, True, True]) is True
     np.save(tmp_path / "a.npy", mel[:5])

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from vocoder.audio import MelSpectrogram
 from vocoder.config import AudioConfig, DataConfig, asset
-from vocoder.data.mels import difference
+from vocoder.data.mels import other_level, other_scale, settings_that_fit
 from vocoder.data.pipeline import AudioPipeline, reading_errors
 from vocoder.errors import InputError
 
@@ -277,31 +278,112 @@ def test_a_mel_that_turns_out_bad_is_drawn_again(pipeline, mels):
     assert all("NaN" in message for message in made.quarantine.messages.values())
 
 
+def test_all_bad_mels_are_named(pipeline, mels):
+    for path in mels.rglob("*.npy"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"5 of 5 files are bad") as error:
+        pipeline(mels=str(mels))
+    assert str(error.value).count("no such file") == len(LENGTHS)
+    with pytest.raises(InputError, match=r"data\.mels: .* no usable mels"):
+        pipeline(mels=str(mels), max_bad_fraction=1.0)
+
+
+def test_extensions_in_capitals(pipeline, mels):
+    for path in mels.rglob("*.npy"):
+        path.rename(path.with_suffix(".NPY"))
+    assert not pipeline(mels=str(mels)).quarantine.messages
+
+
+def test_squares_of_which_nothing_tells_how_they_lie(tmp_path, pipeline, root, mels, caplog):
+    for name in LENGTHS:
+        soundfile.write(root / name, np.zeros(80 * 256), 22050)
+        np.save((mels / name).with_suffix(".npy"), np.zeros((80, 80), np.float32))
+    pipeline(mels=str(mels))
+    (record,) = caplog.records
+    assert f"{len(LENGTHS)} of the mels have as many frames as bands" in record.getMessage()
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """Some speech with a pause, with the margins of a mel, and its mel."""
+    samples, _ = soundfile.read(asset("data/demo") / "slt/slt_001.flac", dtype="float32")
+    samples = np.pad(samples[: 200 * 256], (0, 20 * 256))
+    mel = np.asarray(MelSpectrogram()(samples[None]))[0]
+    return np.pad(samples, 384, mode="reflect"), mel
+
+
+def decibels(mel):
+    return 20 * mel / np.log(10)
+
+
+def in_unit(mel):
+    return np.clip((decibels(mel) - 20 + 100) / 100, 0, 1)
+
+
 SCALES = {
     "none": (lambda mel: mel, None),
-    "an acoustic model's": (lambda mel: 0.95 * mel - 0.2, None),
-    "log10": (lambda mel: mel / np.log(10), "log10"),
-    "decibels": (lambda mel: 20 * mel / np.log(10), "decibels"),
-    "powers": (lambda mel: 2 * mel, "powers"),
-    "unit": (lambda mel: np.clip((mel + 12) / 14, 0, 1), r"scaled to \[0, 1\]"),
-    "tacotron's": (lambda mel: np.clip(8 * (mel + 12) / 14 - 4, -4, 4), r"scaled to \[-4, 4\]"),
-    "integers": (lambda mel: mel + np.log(32768), "16-bit integers"),
-    "louder": (lambda mel: mel + 3, "3 higher"),
+    "an acoustic model's": (lambda mel: 0.9 * mel - 0.2, None),
+    "log10": (lambda mel: mel / np.log(10), r"log10: 2\.303 times smaller"),
+    "decibels": (decibels, "decibels"),
+    "decibels below the peak": (lambda mel: decibels(mel - mel.max()).clip(-80), "decibels"),
+    "unit": (in_unit, r"scaled to \[0, 1\]"),
+    "both ways": (lambda mel: 2 * in_unit(mel) - 1, r"scaled to \[-1, 1\]"),
+    "tacotron's": (lambda mel: 8 * in_unit(mel) - 4, r"scaled to \[-4, 4\]"),
+    "standardised": (lambda mel: (mel - mel.mean()) / mel.std(), "standardised"),
+    "magnitudes": (np.exp, "no logarithms"),
+    "log1p": (lambda mel: np.log1p(1e4 * np.exp(mel)), "no logarithms"),
     "turned around": (lambda mel: mel[:, ::-1], "other recordings, or of other bands"),
-    "smaller floor": (
-        lambda mel: np.where(mel < -11.5, -20.7, mel),
-        "audio.floor, about 1e-09",
-    ),
 }
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_mels_of_another_scale_are_told(scale):
-    samples, _ = soundfile.read(asset("data/demo") / "slt/slt_001.flac", dtype="float32")
-    own = np.asarray(MelSpectrogram()(np.pad(samples, (0, 40_000))[None]))[0]
+def test_mels_of_another_scale_are_told(spoken, scale):
+    _, own = spoken
     change, phrase = SCALES[scale]
-    found = difference(change(own), own, AudioConfig())
+    found = other_scale(change(own), own, AudioConfig())
     assert found is None if phrase is None else re.search(phrase, found)
+
+
+def test_natural_logarithms_instead_of_log10(spoken):
+    _, own = spoken
+    found = other_scale(own, own / np.log(10), AudioConfig(log="log10"))
+    assert found.startswith("natural logarithms: 2.303 times larger")
+
+
+LEVELS = {
+    "none": (lambda mel: mel - 0.5, None),
+    "integers": (lambda mel: mel + np.log(32768), "16 bits"),
+    "louder": (lambda mel: mel + 3, "3 higher"),
+    "log(x + 1e-9)": (lambda mel: np.where(mel < -11.5, np.log(1e-9), mel), "audio.floor"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_mels_of_another_level_are_told(spoken, level):
+    _, own = spoken
+    change, phrase = LEVELS[level]
+    found = other_level(change(own), own, AudioConfig())
+    assert found is None if phrase is None else re.search(phrase, found)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"fmax": None},
+        {"fmin": 80.0, "fmax": 7600.0},
+        {"htk": True},
+        {"norm": None},
+        {"power": 2.0},
+    ],
+)
+def test_mels_of_other_settings_are_told(spoken, rng, settings):
+    samples, own = spoken
+    settings = dataclasses.replace(AudioConfig(), **settings)
+    layer = MelSpectrogram(**(vars(settings) | {"padding": "valid"}))
+    given = np.asarray(layer(samples[None]))[0]
+    given = given + 0.3 * rng.standard_normal(own.shape)  # as acoustic models err
+    assert settings_that_fit(given, [samples], AudioConfig()) == settings
 
 
 def test_a_run_on_such_mels_is_warned(pipeline, mels, caplog):

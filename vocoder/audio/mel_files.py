@@ -1,7 +1,10 @@
 """Mels in `.npy` files, of this package or of others: what they hold, and stretches of them."""
 
+import io
 import math
 import os
+import threading
+import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,6 +14,11 @@ from vocoder.errors import InputError
 from vocoder.paths import open_regular
 
 HIGHEST = 1000.0  # no logarithm of a mel comes near it, nor does one in decibels
+
+# Bytes that are looked at for the header: as much as NumPy reads of a stranger's, and what is
+# before it.
+_HEADER = 10_000 + 12
+_warnings = threading.Lock()
 
 
 class MelFile(NamedTuple):
@@ -57,9 +65,12 @@ class MelFile(NamedTuple):
                 bands = range(self.n_mels)
                 runs = [self._run(descriptor, i * self.frames + start, count) for i in bands]
                 mel = np.stack(runs, axis=1)
+        except OSError as error:
+            raise InputError(f"{self.path}: can't be read ({error.strerror})") from error
         finally:
             os.close(descriptor)
-        mel = mel.reshape(count, self.n_mels).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity then
+            mel = mel.reshape(count, self.n_mels).astype(np.float32)
         check_mel(mel, self.path, start)
         return mel
 
@@ -77,39 +88,73 @@ class MelFile(NamedTuple):
 
 
 def open_mel(path, n_mels: int) -> MelFile:
-    """Reads the header of a mel, (frames, n_mels) or (n_mels, frames), also with a 1 in front.
+    """Reads the header of a mel, (frames, n_mels) or (n_mels, frames), also with ones in front.
 
     Raises:
         InputError: The file is missing, no array of floats, cut, or has another number of bands.
     """
     with os.fdopen(open_regular(path), "rb") as file:
         try:
-            version = np.lib.format.read_magic(file)
-            # The third version differs in names of fields, which floats don't have.
-            readers = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }
-            stored, is_fortran, dtype = readers[version](file)
-            offset, size = file.tell(), os.fstat(file.fileno()).st_size
-        except Exception as error:  # hostile headers make NumPy and its parser raise many
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise InputError(f"{path}: can't be read as a mel, .npy ({reason[:200]})") from error
-    shape = stored[1:] if len(stored) == 3 and stored[0] == 1 else stored
-    numbers = not dtype.hasobject and np.issubdtype(dtype, np.floating)
-    if not numbers or len(shape) != 2 or n_mels not in shape or min(shape) < 1:
+            size, content = os.fstat(file.fileno()).st_size, file.read(_HEADER)
+        except OSError as error:
+            raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    try:
+        stored, is_fortran, dtype, offset = _header(content)
+    except Exception as error:  # hostile headers make NumPy and its parser raise many
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: can't be read as a mel, .npy ({reason[:200]})") from error
+    shape = stored
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    if dtype.kind != "f" or len(shape) != 2 or n_mels not in shape or min(shape) < 1:
         raise InputError(
-            f"{path}: holds {dtype} {stored}, not floats of shape (frames, {n_mels}) or "
+            f"{path}: holds {_described(dtype, stored)}, not floats of shape (frames, {n_mels}) or "
             f"({n_mels}, frames), where audio.n_mels={n_mels}"
         )
     expected = math.prod(shape) * dtype.itemsize
     if expected > size - offset:
         raise InputError(
-            f"{path}: ends early; {dtype} {stored} has {expected:,} bytes, not {size - offset:,}"
+            f"{path}: ends early; {_described(dtype, stored)} has {expected:,} bytes, "
+            f"not {size - offset:,}"
         )
     bands_first = shape[1] != n_mels
     frames = shape[1] if bands_first else shape[0]
     return MelFile(str(path), dtype, offset, frames, n_mels, is_fortran, bands_first)
+
+
+def _header(content):
+    """Shape, whether it is in Fortran's order, dtype and offset of the array in a `.npy` file.
+
+    Raises:
+        Exception: Of any kind; the content is what a stranger wrote.
+    """
+    if content.startswith(b"PK"):
+        raise ValueError("an archive, such as .npz; numpy.save writes a single array")
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        raise ValueError("no array of NumPy; numpy.save writes one")
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+        # Differs in the names of fields alone, which floats don't have.
+        (3, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
+    # Python 2's numbers make NumPy warn, and odd ones the parser. Filters are the process's own.
+    with _warnings, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shape, is_fortran, dtype = readers[version](file)
+    shape = tuple(map(int, shape))  # False passes for a number
+    if not all(0 <= n < 2**63 for n in shape):
+        raise ValueError("it has an impossible shape")
+    return shape, is_fortran, dtype, file.tell()
+
+
+def _described(dtype, shape):
+    axes = str(shape) if len(shape) <= 4 else f"of {len(shape)} axes"
+    return f"{dtype.name} {axes}"
 
 
 def squares_have_bands_first(others: Iterable[bool]) -> bool | None:
@@ -119,10 +164,10 @@ def squares_have_bands_first(others: Iterable[bool]) -> bool | None:
         others: `bands_first` of those that are not square.
 
     Returns:
-        None if there are no others.
+        None if there are no others, or as many of each kind.
     """
-    votes = [1 if bands_first else -1 for bands_first in others]
-    return sum(votes) > 0 if votes else None
+    votes = sum(1 if bands_first else -1 for bands_first in others)
+    return votes > 0 if votes else None
 
 
 def check_mel(mel: np.ndarray, what, start: int = 0) -> None:

@@ -1,6 +1,10 @@
 """Mels from files: what an acoustic model made of the same recordings, to fine-tune on."""
 
+import contextlib
+import dataclasses
+import logging
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,12 +12,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vocoder.audio.files import resampled_length
+from vocoder.audio import MelSpectrogram
+from vocoder.audio.files import check_samples, read_segment, resampled_length
 from vocoder.audio.mel_files import open_mel, squares_have_bands_first
 from vocoder.config import AudioConfig
 from vocoder.data.index import Index
 from vocoder.data.quarantine import Quarantine
-from vocoder.errors import InputError
+from vocoder.errors import InputError, blamed_on
+
+log = logging.getLogger("vocoder")
+
+COMPARED, COMPARED_FRAMES = 5, 400  # recordings, and frames of each, whose mels are looked at
 
 
 class MelFolder:
@@ -37,7 +46,7 @@ class MelFolder:
         squares_have_bands_first: How the others lie; to be decided for the whole folder.
 
     Raises:
-        InputError: The folder is missing, or too many mels are left out.
+        InputError: The folder is missing.
     """
 
     def __init__(self, folder: Path, index: Index, audio: AudioConfig, quarantine: Quarantine):
@@ -53,7 +62,8 @@ class MelFolder:
 
         def check(i):
             try:
-                mel = open_mel(self.path(i), audio.n_mels)
+                with blamed_on(self.path(i)):
+                    mel = open_mel(self.path(i), audio.n_mels)
                 expected = int(self.samples[i]) // audio.hop_length
                 if abs(mel.frames - expected) > 1:
                     raise InputError(
@@ -76,15 +86,14 @@ class MelFolder:
             for start in range(0, len(index), 1024):
                 for _ in pool.map(check, range(start, min(start + 1024, len(index)))):
                     bar.update()
-        quarantine.check()
-        if not good.any():
-            raise InputError(f"data.mels: {folder} has no mel that can be used")
         if not good.all():
             self.index, self.samples = index.subset(good), self.samples[good]
 
     def path(self, i: int) -> Path:
-        """Where the mel of recording `i` is."""
-        return (self.folder / self.index.name(i)).with_suffix(".npy")
+        """Where the mel of recording `i` is; the extension may be in capitals."""
+        path = (self.folder / self.index.name(i)).with_suffix(".npy")
+        capitals = path.with_suffix(".NPY")
+        return capitals if os.path.exists(capitals) and not os.path.exists(path) else path
 
     def read(self, i: int, start: int, count: int) -> np.ndarray:
         """Frames [start, start + count) of recording `i`, (count, n_mels); silence after it.
@@ -103,9 +112,24 @@ class MelFolder:
 def mel_folders(
     folder: Path, indexes: Sequence[Index], audio: AudioConfig, quarantine: Quarantine
 ) -> list[MelFolder]:
-    """The mels of several sets of recordings in one folder; arguments and errors as there."""
+    """The mels of several sets of recordings in one folder; arguments as of `MelFolder`.
+
+    Raises:
+        InputError: The folder is missing, too many mels are left out, or all those of a set.
+    """
     found = [MelFolder(folder, index, audio, quarantine) for index in indexes]
-    turned = squares_have_bands_first(o for mels in found for o in mels.orientations)
+    quarantine.check()
+    if not all(len(mels.index) for mels in found):
+        raise InputError(f"data.mels: {folder} has no usable mels for one side of the split")
+    others = [bands_first for mels in found for bands_first in mels.orientations]
+    turned = squares_have_bands_first(others)
+    squares = sum(len(mels.index) for mels in found) - len(others)
+    if squares and turned is None:
+        log.warning(
+            "data.mels: %d of the mels have as many frames as bands, and the others don't tell "
+            "which way they lie; taken as (frames, n_mels)",
+            squares,
+        )
     for mels in found:
         mels.squares_have_bands_first = bool(turned)
     return found
@@ -120,54 +144,157 @@ def _unit(audio):
     return 1.0 if audio.log == "natural" else math.log(10)
 
 
-def difference(given: np.ndarray, own: np.ndarray, audio: AudioConfig) -> str | None:
-    """What mels look like that are not of the scale of the recordings' own.
+def peculiarity(mels: MelFolder, stereo: str) -> str | None:
+    """What the mels look like, beside those of a few of the recordings, if not like these.
 
-    A line is laid through the bands in which there is sound: a logarithm of another base has
-    another slope, integers another offset.
+    Args:
+        mels: Mels and recordings.
+        stereo: As in `audio.files.read`.
+
+    Returns:
+        A phrase to follow "as if"; None if nothing is peculiar, or hardly anything to be heard.
+    """
+    audio, given, stretches = mels.audio, [], []
+    for i in np.unique(np.linspace(0, len(mels.index) - 1, COMPARED).astype(int)):
+        frames = min(COMPARED_FRAMES, int(mels.samples[i]) // audio.hop_length)
+        length, path = frames * audio.hop_length, mels.index.path(i)
+        with contextlib.suppress(InputError):  # which is told when it is drawn
+            stretch = read_segment(path, 0, length, audio.margins, audio.sample_rate, stereo)
+            check_samples(stretch, path)
+            given.append(mels.read(i, 0, frames))
+            stretches.append(stretch)
+    if not given:
+        return None
+    given, own = np.concatenate(given), _mels_of(stretches, audio)
+    found = other_scale(given, own, audio)
+    if found is None:
+        fitting = settings_that_fit(given, stretches, audio)
+        if fitting != audio:
+            values = zip(vars(fitting).items(), vars(audio).values(), strict=True)
+            changes = (f"audio.{k}={_yaml(v)}" for (k, v), before in values if v != before)
+            return f"made with {' '.join(changes)}"
+        found = other_level(given, own, audio)
+    return found
+
+
+def _yaml(value):
+    return {None: "null", True: "true", False: "false"}.get(value, value)
+
+
+def _mels_of(stretches, audio):
+    layer = MelSpectrogram(**(vars(audio) | {"padding": "valid"}))
+    return np.concatenate([np.asarray(layer(stretch[None]))[0] for stretch in stretches])
+
+
+def other_scale(given: np.ndarray, own: np.ndarray, audio: AudioConfig) -> str | None:
+    """What kind of numbers mels are that are no logarithms as the recordings' own.
 
     Args:
         given, own: (frames, n_mels), of the same frames.
         audio: Settings of `own`.
 
     Returns:
-        A phrase to follow "as if"; None if nothing is peculiar, or hardly anything to be heard.
+        A phrase to follow "as if", or None.
     """
     floor, unit = _floor(audio), _unit(audio)
     loud = own > floor + 2 / unit
     if loud.sum() < 100:
         return None
-    x, y = own[loud].astype(np.float64), given[loud].astype(np.float64)
-    if y.std() < 1e-6 or np.corrcoef(x, y)[0, 1] < 0.6:
-        return "of other recordings, or of other bands (audio.fmin, audio.fmax)"
-    slope = float(np.polyfit(x, y, 1)[0])
+    x, y = own[loud].astype(np.float64) * unit, given[loud].astype(np.float64)
+    likeness = _correlation(x, y)
+    if _correlation(np.exp(x), y) > max(0.9, likeness):
+        return "no logarithms"
+    if likeness < 0.6:
+        return "of other recordings, or of other bands"
+    low, high = float(given.min()), float(given.max())
+    if abs(given.mean()) < 0.1 and abs(given.std() - 1) < 0.1:
+        return "standardised, to mean 0 and deviation 1"
+    for least, most in ((0, 1), (-1, 1), (-4, 4)):
+        reaches_both = least - 0.01 <= low < least + 0.2 * (most - least) and high <= most + 0.01
+        if reaches_both and own.min() * unit < least - 1:
+            return f"scaled to [{least}, {most}]"
+    if low >= 0:
+        return "no logarithms, or such of more than 1: none is below 0"
+    slope = y.std() / x.std()  # of what would be natural logarithms
     known = {
         "in decibels": 20 / math.log(10),
-        "of powers (audio.power)": 2.0,
-        "natural logarithms (audio.log=natural)": 1.0,
-        "log10 (audio.log=log10)": 1 / math.log(10),
+        "natural logarithms": 1.0,
+        "log10": 1 / math.log(10),
     }
     for name, factor in known.items():
-        times = slope / unit / factor
-        own_scale = abs(factor * unit - 1) < 1e-9
-        if own_scale and 0.8 < times < 1.25:
+        times = factor * unit
+        if 0.87 < slope / factor < 1.15 and abs(times - 1) > 0.01:
+            key = {"natural logarithms": " (audio.log=natural)", "log10": " (audio.log=log10)"}
+            size = f"{times:.4g} times larger" if times > 1 else f"{1 / times:.4g} times smaller"
+            return f"{name}: {size}{key.get(name, '')}"
+    if not 0.55 < slope * unit < 2.5:  # what is in between may be smooth, or powers
+        return f"scaled: {slope * unit:.3g} times as steep"
+    return None
+
+
+def _correlation(x, y):
+    return np.corrcoef(x, y)[0, 1] if min(x.std(), y.std()) > 1e-6 else 0.0
+
+
+def settings_that_fit(
+    given: np.ndarray, stretches: Sequence[np.ndarray], audio: AudioConfig
+) -> AudioConfig:
+    """Settings by which the mels of the recordings come much closer to given ones.
+
+    Args:
+        given: (frames, n_mels), of all the stretches after one another.
+        stretches: Recordings with the margins of `audio`.
+        audio: The settings to begin with, which are changed one at a time.
+    """
+
+    def error(settings):
+        differences = given - _mels_of(stretches, settings)
+        return float(np.abs(differences - differences.mean()).mean()) * _unit(audio)
+
+    best, first = audio, error(audio)
+    least = first
+    while least > 0.2:  # acoustic models are not much nearer
+        tried = {}
+        for change in _OTHERS:
+            with contextlib.suppress(ValueError):  # beyond half the sample rate
+                other = dataclasses.replace(best, **change)
+                tried[other] = error(other)
+        other = min(tried, key=tried.get)
+        if tried[other] > 0.95 * least:
             break
-        if not own_scale and 0.93 < times < 1.07:
-            return f"{name}: {slope:.3g} times as steep"
-    else:
-        low, high = float(given.min()), float(given.max())
-        for least, most in ((0, 1), (-1, 1), (-4, 4)):
-            if least - 0.01 <= low and high <= most + 0.01:
-                return f"scaled to [{least}, {most}]"
-        return f"scaled: {slope:.3g} times as steep"
-    offset = float(np.mean(y - x)) * unit
-    if abs(offset - math.log(32768)) < 1:
-        return "of 16-bit integers: ln 32768 higher"
+        best, least = other, tried[other]
+    return best if least < 0.75 * first else audio
+
+
+# What is common elsewhere.
+_OTHERS = [
+    *(
+        {"fmin": fmin, "fmax": fmax}
+        for fmin in (0.0, 20.0, 40.0, 50.0, 80.0, 125.0)
+        for fmax in (None, 7600.0, 8000.0)
+    ),
+    *({"htk": htk} for htk in (False, True)),
+    *({"norm": norm} for norm in (None, "slaney")),
+    *({"power": power} for power in (1.0, 2.0)),
+]
+
+
+def other_level(given: np.ndarray, own: np.ndarray, audio: AudioConfig) -> str | None:
+    """By how much mels are above or below the recordings' own, if by a lot, or reach below them.
+
+    Args and what it returns: as `other_scale`.
+    """
+    unit, floor = _unit(audio), _floor(audio)
+    loud = own > floor + 2 / unit
+    offset = float((given - own)[loud].mean()) * unit if loud.any() else 0.0
+    if abs(offset - audio.power * math.log(32768)) < 1:
+        return "of samples in 16 bits, which are 32768 times larger"
     if abs(offset) > 1.5:
         return f"{abs(offset / unit):.3g} {'higher' if offset > 0 else 'lower'}"
-    quiet = own <= floor + 0.1 / unit
-    if quiet.sum() > 50:
-        below = (floor - float(np.median(given[quiet]))) * unit
-        if below > 1:
-            return f"with a smaller audio.floor, about {audio.floor * math.exp(-below):.0e}"
+    lowest = float(np.quantile(given, 0.001))
+    if lowest < floor - 1 / unit:
+        return (
+            f"with a smaller audio.floor: they go down to {given.min():.3g}, "
+            f"where {audio.floor:g} ends at {floor:.3g}"
+        )
     return None

@@ -17,7 +17,7 @@ import tensorflow as tf
 from vocoder.audio import MelSpectrogram, files
 from vocoder.config import AudioConfig, DataConfig, nearest_multiple
 from vocoder.data.index import Index, load_corpus
-from vocoder.data.mels import MelFolder, difference, mel_folders
+from vocoder.data.mels import MelFolder, mel_folders, peculiarity
 from vocoder.data.quarantine import Quarantine
 from vocoder.data.segments import Segments
 from vocoder.errors import InputError
@@ -26,7 +26,6 @@ from vocoder.paths import user_path
 LONGEST_UTTERANCE = 10  # seconds, of those that are listened to
 PREFETCH = 8  # batches that wait to be used
 ATTEMPTS = 100  # draws until a segment can be read
-COMPARED, COMPARED_FRAMES = 5, 400  # recordings, and frames of each, whose mels are looked at
 
 log = logging.getLogger("vocoder")
 
@@ -85,8 +84,13 @@ class AudioPipeline:
         self._silent = {}  # path: whether the whole file is, asked once
         self._margins = (0, 0) if data.mels else audio.margins
         self._mel = MelSpectrogram(**(dataclasses.asdict(audio) | {"padding": "valid"}))
-        if data.mels:
-            self._compare_mels()
+        found = data.mels and peculiarity(self.training.mels, data.stereo)
+        if found:
+            log.warning(
+                "data.mels: beside what `audio` makes of the recordings, the mels look as if %s; "
+                "what is trained on them needs the same",
+                found,
+            )
 
     @property
     def description(self) -> str:
@@ -203,31 +207,6 @@ class AudioPipeline:
             left = self._margins[0]
             found.append((side.index.name(i), mel, stretch[left : left + length]))
         return found
-
-    def _compare_mels(self):
-        """Warns if the mels of a few recordings are of another scale than the recordings' own."""
-        side, audio = self.training, self.audio
-        given, own = [], []
-        for i in np.unique(np.linspace(0, len(side.index) - 1, COMPARED).astype(int)):
-            frames = min(COMPARED_FRAMES, int(side.samples[i]) // audio.hop_length)
-            length = frames * audio.hop_length
-            if not frames:
-                continue
-            try:
-                path, how = side.index.path(i), (audio.sample_rate, self.data.stereo)
-                stretch = files.read_segment(path, 0, length, audio.margins, *how)
-                given.append(side.mels.read(i, 0, frames))
-                own.append(np.asarray(self._mel(stretch[None]))[0])
-            except InputError:  # told when it is drawn
-                given, own = given[: len(own)], own
-        found = given and difference(np.concatenate(given), np.concatenate(own), audio)
-        if found:
-            log.warning(
-                "data.mels: beside what the settings of `audio` make of %d of the recordings, the "
-                "mels look as if %s",
-                len(given),
-                found,
-            )
 
     def _mel_from_file(self, side, i, start, length):
         if side.mels is None:

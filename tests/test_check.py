@@ -1,13 +1,16 @@
 """`python -m vocoder.check` on a corpus with one of each fault."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from vocoder.check import main
+from vocoder.check import examined, main
 
 
 @pytest.fixture
@@ -43,6 +46,51 @@ def test_faults(root, capsys):
     assert "clipped     1 files (16.7%)" in out
     assert "same.flac: as " in out and "silent.wav: silence throughout" in out
     assert "text.wav: can't be read as audio" in out and "cut.flac: " in out
+
+
+def test_what_is_silent_once_it_is_mixed(root, capsys):
+    folder, noise = root
+    for name, apart in {"opposite": 0, "nearly": 2e-5, "not_quite": 2e-4}.items():
+        soundfile.write(folder / f"{name}.wav", np.stack([noise, apart - noise], 1), 22050, "FLOAT")
+    assert main([str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "silent      2 files" in out and "bad         2 files" in out
+    for name in ("opposite", "nearly"):
+        assert f"{name}.wav: silence throughout, as its channels are mixed to mono" in out
+
+
+def test_sees_what_compressed_files_decode_to(root, capsys):
+    folder, _ = root
+    (folder / "a.wav").unlink()
+    golden = Path(__file__).parent / "golden"
+    for name in ("lame_vbr_loud_first", "lame_vbr_quiet_first", "sox_cbr"):
+        shutil.copy(golden / f"{name}.mp3", folder)
+    found = list(examined([str(path) for path in sorted(folder.iterdir())]))
+    assert [answer["frames"] for _, answer in found] == [47_808, 41_472, 56_448]
+    assert main([str(folder)]) == 0
+    capsys.readouterr()
+
+
+def test_only_regular_files_are_read(root, capsys):
+    folder, _ = root
+    os.mkfifo(folder / "pipe.wav")
+    assert main([str(folder)]) == 1
+    assert "pipe.wav: no regular file" in capsys.readouterr().out
+
+
+def test_names_are_shown_as_text(root, capsys):
+    folder, noise = root
+    names = ["esc\x1b[31m: red.wav", "new\nline.wav", os.fsdecode(b"latin-\xe9.wav")]
+    for name in names:
+        (folder / name).write_text("no audio")
+        with (folder / f"loud {name}").open("wb") as file:
+            soundfile.write(file, np.clip(noise * 9, -1, 1), 22050, format="WAV")
+    assert main([str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "bad         3 files" in out and "\x1b" not in out and "esc\\x1b[31m: red.wav" in out
+    lines = out.splitlines()
+    assert len(lines) == 8 + 3 + 2 + 3  # the table, what is clipped, twice the same, and bad
+    assert sum(line.startswith("bad ") for line in lines) == 4
 
 
 @pytest.mark.parametrize(

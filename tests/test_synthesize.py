@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 
 import vocoder
 from vocoder import synthesize
+from vocoder.audio import files
 from vocoder.config import AudioConfig
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
@@ -88,6 +90,29 @@ def test_files_equal_the_whole_utterance(model, rng, tmp_path):
     assert {p.name for p in out.rglob("*") if p.is_file()} == {
         "0.wav", "1.wav", "2.wav", "3.wav", "mel.wav", "turned.wav",
     }  # fmt: skip
+
+
+def test_compressed_files_are_whole(model, tmp_path, capfd):
+    """A header that knows no length is not believed, and decoders' notes are not seen."""
+    source = Path(__file__).parent / "golden/sox_cbr.mp3"
+    assert soundfile.info(source).frames // 256 == 221
+    code = command(model, source, "--out", tmp_path, "--format", "float")
+    assert code == 0 and "mpg123" not in capfd.readouterr().err
+    loaded = vocoder.load(model)
+    made = soundfile.read(tmp_path / "sox_cbr.wav", dtype="float32")[0]
+    assert len(made) == 56_448 // 256 * 256
+    whole = np.asarray(loaded.generator(loaded.mel(files.read(source))[None]))[0]
+    np.testing.assert_allclose(made, whole.clip(-1, 1), atol=1e-4)
+
+
+def test_only_regular_files_are_inputs(model, rng, tmp_path, capsys):
+    np.save(tmp_path / "good.npy", rng.standard_normal((20, 80)).astype(np.float32))
+    for name in ("pipe.wav", "pipe.npy"):
+        os.mkfifo(tmp_path / name)
+    inputs = [tmp_path / "pipe.wav", tmp_path]
+    assert command(model, *inputs, "--out", tmp_path.with_name("out")) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("no regular file") == 3 and "1 of 4 inputs" in printed.out
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from vocoder.audio import files
 from vocoder.data.index import find
 from vocoder.data.probe import Probes
-from vocoder.errors import InputError, exit_on_input_error
+from vocoder.errors import InputError, exit_on_input_error, printable
+from vocoder.paths import user_path
 
 _CHUNK = 8  # files a request
 
@@ -50,16 +51,16 @@ def check(root: Path, sample_rate: int | None = None) -> tuple[str, bool]:
     Raises:
         InputError: There is no such folder, or no audio in it.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"DATA: {root} is not a folder; give the one with the recordings")
     paths = [os.path.join(root, os.fsdecode(name)) for name in find(root, ["**/*"])]
     if not paths:
         raise InputError(f"DATA: no audio found below {root}")
     seconds, rates, channels, by_digest = 0.0, Counter(), Counter(), defaultdict(list)
-    clipped, silent, bad = [], [], []
+    clipped, silent, bad = [], [], defaultdict(list)
     for path, found in examined(paths):
         if "error" in found:
-            bad.append(found["error"])
+            bad[path].append(found["error"])
             continue
         rate, samples = found["sample_rate"], found["frames"] * found["channels"]
         seconds += found["frames"] / rate
@@ -70,9 +71,10 @@ def check(root: Path, sample_rate: int | None = None) -> tuple[str, bool]:
             clipped.append(f"{path}: {found['clipped'] / samples:.3%} of the samples")
         if found["peak"] < files.SILENCE:
             silent.append(path)
-            bad.append(f"{path}: silence throughout")
+            mixed = ", as its channels are mixed to mono" if found["channels"] > 1 else ""
+            bad[path].append(f"{path}: silence throughout{mixed}")
         if sample_rate is not None and rate != sample_rate:
-            bad.append(f"{path}: at {rate} Hz, not at {sample_rate} Hz")
+            bad[path].append(f"{path}: at {rate} Hz, not at {sample_rate} Hz")
     same = [group for group in by_digest.values() if len(group) > 1]
     lines = {
         "files": f"{len(paths):,}",
@@ -82,13 +84,13 @@ def check(root: Path, sample_rate: int | None = None) -> tuple[str, bool]:
         "clipped": f"{len(clipped):,} files ({len(clipped) / len(paths):.1%})",
         "silent": f"{len(silent):,} files",
         "duplicates": f"{sum(map(len, same)) - len(same):,} files",
-        "bad": f"{len({line.split(': ')[0] for line in bad}):,} files",
+        "bad": f"{len(bad):,} files",
     }
     table = [f"{key:<12}{value}" for key, value in lines.items()]
     table += [f"clipped     {line}" for line in clipped]
     table += [f"duplicate   {path}: as {group[0]}" for group in same for path in group[1:]]
-    table += [f"bad         {' '.join(line.splitlines())}" for line in bad]
-    return "\n".join(table), bool(bad)
+    table += [f"bad         {line}" for reasons in bad.values() for line in reasons]
+    return "\n".join(map(printable, table)), bool(bad)
 
 
 def _counts(counter, unit):
@@ -104,9 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     with exit_on_input_error():
         if given.sample_rate is not None and given.sample_rate < 1:
             raise InputError(f"--sample-rate: must be at least 1, not {given.sample_rate}")
-        table, bad = check(given.data.expanduser(), given.sample_rate)
-    # Names of files need not be text.
-    print(table.encode("utf-8", "backslashreplace").decode())
+        table, bad = check(user_path(given.data), given.sample_rate)
+        print(table)
     return int(bad)
 
 

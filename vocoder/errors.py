@@ -1,6 +1,7 @@
 """Mistakes of the user: one line that names the key, the file or the flag, and no traceback."""
 
 import contextlib
+import logging
 import os
 import sys
 
@@ -28,6 +29,15 @@ def _escaped(character):
     if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as `os.fsdecode` gives it
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def _as_printable(record):
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
+# Whatever is in a name, a log can be written.
+logging.getLogger("vocoder").addFilter(_as_printable)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Names and files as they come from outside: what is safe to print, to write and to open."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -73,9 +74,9 @@ def open_regular(path) -> int:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise InputError(f"{path}: no such file") from error
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: can't be opened ({reason})") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -197,6 +197,7 @@ class _Job:
                 f"{source}: is at {about.sample_rate} Hz, but the model is for "
                 f"{audio.sample_rate} Hz; resample it first"
             )
+        self._samples = about.frames
         self.frames = about.frames // audio.hop_length
         if not self.frames:
             raise InputError(f"{source}: shorter than one frame ({audio.hop_length} samples)")
@@ -208,7 +209,9 @@ class _Job:
         if self.mel_file is not None:
             return self.mel_file.read(start, size)
         hop, margins = self.vocoder.audio.hop_length, self.vocoder.audio.margins
-        samples = files.read_segment(self.source, start * hop, size * hop, margins)
+        samples = files.read_segment(
+            self.source, start * hop, size * hop, margins, frames=self._samples
+        )
         return np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]
 
     @property

@@ -1,11 +1,14 @@
 import os
+import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
-from vocoder.config import DataConfig
+from vocoder.config import DataConfig, asset
 from vocoder.data import index as indexing
 from vocoder.data.index import Names, build, find, load_corpus, split
 from vocoder.errors import InputError
@@ -57,7 +60,9 @@ def test_finds_audio_in_the_order_of_paths(corpus):
 @pytest.mark.parametrize(
     ("include", "expected"),
     [
-        (["**/*.wav"], ["a-b/3.wav", "a/1.wav"]),
+        (["**/*.wav"], ["a-b/3.wav", "a/1.wav", "b/c/4.WAV"]),
+        (["**/*.WAV"], ["a-b/3.wav", "a/1.wav", "b/c/4.WAV"]),
+        (["b/c/?.Wav", "A/1.wav"], ["b/c/4.WAV"]),
         (["a/*"], ["a/1.wav", "a/2.flac"]),
         (["*/*.wav", "*.mp3"], ["6.mp3", "a-b/3.wav", "a/1.wav"]),
         (["**/[12].*"], ["a/1.wav", "a/2.flac"]),
@@ -67,6 +72,32 @@ def test_finds_audio_in_the_order_of_paths(corpus):
 )
 def test_patterns(corpus, include, expected):
     assert [name.decode() for name in find(corpus, include)] == expected
+
+
+@pytest.mark.parametrize("name", ["folder", "libritts", "ljspeech", "vctk"])
+def test_extensions_in_capitals_in_every_corpus(name, tmp_path):
+    include = yaml.safe_load((asset("configs/data") / f"{name}.yaml").read_text())["include"]
+    folder = {"vctk": "wav48/p225", "ljspeech": "wavs", "libritts": "84/121550"}.get(name, "a")
+    for file in ("1.wav", "2.WAV", "3.Wav", "4.txt"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / file).touch()
+    found = [found.decode() for found in find(tmp_path, include)]
+    assert found == [f"{folder}/{file}" for file in ("1.wav", "2.WAV", "3.Wav")]
+
+
+def test_a_folder_that_cannot_be_read_costs_a_warning(corpus, caplog):
+    folder, name = os.open(corpus, os.O_RDONLY), "n" * 200
+    try:  # deeper than a path may be long
+        for _ in range(30):
+            os.mkdir(name, dir_fd=folder)
+            below = os.open(name, os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder = below
+    finally:
+        os.close(folder)
+    assert len(list(find(corpus, ["**/*"]))) == 6
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("left out: ") and "the folder can't be read" in line
 
 
 def test_links_in_a_circle_end(corpus):
@@ -105,6 +136,47 @@ def test_cache_is_refreshed(corpus, tmp_path, opened):
     assert len(frames) == 6
     look()
     assert not opened
+
+
+def test_every_changed_file_of_many_is_noticed(tmp_path, opened):
+    root = tmp_path / "corpus"
+    for i in range(200):
+        write(root / f"{i:03d}.wav", 1000)
+    names = Names.of(find(root, ["**/*"]))
+    index = build(root, names, tmp_path / "index.npz")
+    assert (index.size > 0).all() and (index.mtime_ns > 0).all() and len(opened) == 200
+    opened.clear()
+    for i in (0, 63, 64, 150, 199):
+        write(root / f"{i:03d}.wav", 500)
+    index = build(root, names, tmp_path / "index.npz")
+    assert sorted(opened) == ["000.wav", "063.wav", "064.wav", "150.wav", "199.wav"]
+    np.testing.assert_array_equal(np.flatnonzero(index.frames == 500), [0, 63, 64, 150, 199])
+
+
+def test_a_cache_of_an_earlier_version_is_not_believed(corpus, tmp_path, opened):
+    cache = tmp_path / "index.npz"
+    names = Names.of(find(corpus, ["**/*"]))
+    build(corpus, names, cache)
+    with np.load(cache) as saved:
+        kept = {key: saved[key] for key in saved if key != "version"}
+    np.savez(cache, **kept | {"frames": kept["frames"] * 6})
+    opened.clear()
+    index = build(corpus, names, cache)
+    assert len(opened) == 6 and index.frames.max() == 1005
+    opened.clear()
+    build(corpus, names, cache)
+    assert not opened
+
+
+def test_compressed_files_have_the_lengths_that_they_decode_to(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    golden = Path(__file__).parents[1] / "golden"
+    lengths = {"lame_vbr_loud_first": 47_808, "lame_vbr_quiet_first": 41_472, "sox_cbr": 56_448}
+    for name in lengths:
+        shutil.copy(golden / f"{name}.mp3", tmp_path / "corpus")
+    for _ in range(2):  # also from the cache
+        index = build(tmp_path / "corpus", find(tmp_path / "corpus", ["*"]), tmp_path / "i.npz")
+        assert index.frames.tolist() == list(lengths.values())
 
 
 def test_a_broken_cache_is_built_anew(corpus, tmp_path, caplog):

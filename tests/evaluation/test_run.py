@@ -27,6 +27,13 @@ def test_clips_of_a_list(recordings, tmp_path):
     ]
 
 
+def test_a_list_is_read_as_one_of_the_corpus(recordings, tmp_path):
+    text = f"{recordings}/speaker0/0.WAV|x\u2028y\r\n{recordings}/speaker1/1|a\x0cb\n"
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8", newline="")
+    names = ["speaker0/0.wav", "speaker1/1.wav"]
+    assert run.find_clips(tmp_path / "list.txt") == [(name, recordings / name) for name in names]
+
+
 def test_no_clips(recordings, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xff")

@@ -21,9 +21,11 @@ from tqdm import tqdm
 
 from vocoder.audio import files
 from vocoder.config import DataConfig
+from vocoder.data.lists import read_list, small_extension
 from vocoder.data.probe import Probes
 from vocoder.data.quarantine import Quarantine
 from vocoder.errors import InputError
+from vocoder.paths import identity, open_regular, user_path
 
 log = logging.getLogger("vocoder")
 
@@ -76,7 +78,7 @@ class Index(NamedTuple):
     Attributes:
         root: Folder of the corpus.
         names: Paths relative to `root`, with "/", as the file system has them (bytes).
-        frames: (files,), int64, samples per channel.
+        frames: (files,), int64, samples per channel, as `audio.files.info` tells.
         sample_rate: (files,), int32, Hz.
         channels: (files,), uint16.
         mtime_ns, size: (files,), int64, by which a change of the file is noticed.
@@ -110,6 +112,7 @@ class Index(NamedTuple):
 # What a run's folder holds: its samples are no recordings, also where it lies inside the corpus.
 RUN = {b"losses.csv", b"overrides.yaml"}
 
+_VERSION = 2  # of what is kept; in the first, compressed files had the lengths of their headers
 _COLUMNS = {
     "frames": np.int64,
     "sample_rate": np.int32,
@@ -131,7 +134,8 @@ def build(
 ) -> Index:
     """The index of some files, of which only the new and the changed ones are opened.
 
-    They are opened in other processes. A file that can't be read, or that crashes such a process,
+    They are opened in other processes, and compressed ones are decoded, since nothing else tells
+    how long they are. A file that can't be read, or that crashes such a process,
     is left out and reported.
 
     Args:
@@ -169,7 +173,8 @@ def build(
                 columns[key][i] = answer[key]
 
     with Probes(min(_PROBES, os.cpu_count() or 1)) as probes, ThreadPoolExecutor(_THREADS) as pool:
-        all(pool.map(look, chunks))
+        for _ in pool.map(look, chunks):
+            pass
         rows = _same_rows(names, old.names) if old else np.full(len(names), -1)
         if old:
             for key in ("mtime_ns", "size"):
@@ -226,7 +231,10 @@ def _load(root, cache):
     if cache is None or not cache.exists():
         return None
     try:
-        with np.load(cache) as saved:
+        with os.fdopen(open_regular(cache), "rb") as file, np.load(file) as saved:
+            if int(saved.get("version", 1)) != _VERSION:
+                log.info("%s: an index of another version; it is built anew", cache)
+                return None
             names = Names(saved["blob"], saved["ends"])
             return Index(root, names, *(saved[key] for key in _COLUMNS))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -241,7 +249,8 @@ def _save(index, cache):
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".part", delete=False) as file:
             partial = file.name
-            np.savez(file, blob=index.names.blob, ends=index.names.ends, **columns)
+            names = {"blob": index.names.blob, "ends": index.names.ends}
+            np.savez(file, version=_VERSION, **names, **columns)
         os.replace(partial, cache)
     except OSError as error:  # an index that can't be kept costs time, not the run
         log.warning("%s: the index can't be kept (%s); data.cache names its folder", cache, error)
@@ -257,38 +266,49 @@ def find(root: Path, include: Iterable[str]) -> Iterator[bytes]:
 
     Args:
         root: Folder; links to folders are followed.
-        include: Patterns as `pathlib` reads them: "**/" is any folder, "*" any name.
+        include: Patterns as `pathlib` reads them: "**/" is any folder, "*" any name. An extension
+            may be in capitals.
     """
-    matches = re.compile("|".join(_as_regex(pattern) for pattern in include)).fullmatch
-    extensions = {extension.encode() for extension in files.EXTENSIONS}
-    for name in _walk(os.fsencode(root), b"", frozenset()):
-        if os.path.splitext(name)[1].lower() in extensions and matches(os.fsdecode(name)):
-            yield name
+    patterns = {*include, *map(small_extension, include)}
+    matches = re.compile("|".join(map(_as_regex, sorted(patterns)))).fullmatch
+    for name in map(os.fsdecode, _walk(os.fsencode(root))):
+        small = small_extension(name)
+        if os.path.splitext(small)[1] in files.EXTENSIONS and (matches(name) or matches(small)):
+            yield os.fsencode(name)
 
 
-def _walk(folder, prefix, above):
-    # A folder sorts as its name with "/": so whole paths come out in the order of their bytes.
+def _walk(root):
+    """Relative paths of what lies below a folder, but for hidden things and runs, sorted."""
+    levels = [_level(root, b"")]
+    while levels:
+        prefix, entries, _ = levels[-1]
+        entry = next(entries, None)
+        if entry is None:
+            levels.pop()
+        elif not entry.endswith(b"/"):
+            yield prefix + entry
+        else:
+            level = _level(root, prefix + entry)
+            if level[2] not in [above for *_, above in levels]:  # a link in a circle
+                levels.append(level)
+
+
+def _level(root, prefix):
+    """A folder: its path relative to `root`, its entries, folders with a "/", and its identity."""
+    folder = os.path.join(root, prefix)
     entries = []
     try:
         with os.scandir(folder) as found:
             for entry in found:
                 if not entry.name.startswith(b"."):
+                    # So whole paths come out in the order of their bytes.
                     entries.append(entry.name + (b"/" if _is_folder(entry) else b""))
-        here = os.stat(folder)
     except OSError as error:
         log.warning("left out: %s: the folder can't be read (%s)", os.fsdecode(folder), error)
-        return
+        entries = []
     if set(entries) >= RUN:
-        return
-    above |= {(here.st_dev, here.st_ino)}
-    for name in sorted(entries):
-        if not name.endswith(b"/"):
-            yield prefix + name
-            continue
-        below = os.path.join(folder, name[:-1])
-        there = os.stat(below)
-        if (there.st_dev, there.st_ino) not in above:  # a link in a circle
-            yield from _walk(below, prefix + name, above)
+        entries = []
+    return prefix, iter(sorted(entries)), identity(folder)
 
 
 def _is_folder(entry):
@@ -307,49 +327,6 @@ def _as_regex(pattern):
         else parts.get(piece) or re.escape(piece)
         for piece in pieces
     )
-
-
-def read_list(root: Path, path: str, key: str) -> list[bytes]:
-    """The files that a list names: one a line, up to a `|`, with or without the extension.
-
-    HiFi-GAN's lists for LJSpeech ("LJ001-0001|text") are read so, with its `wavs` as the root.
-
-    Args:
-        root: Folder that the paths are relative to.
-        path: The list, UTF-8.
-        key: Its place in the config, for messages.
-
-    Returns:
-        Paths relative to `root`, sorted, each once.
-
-    Raises:
-        InputError: The list can't be read or is empty, or a file of it is missing.
-    """
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{key}: {path} can't be read ({error})") from error
-    # What is most common is tried first.
-    extensions = [".wav", ".flac", *sorted(files.EXTENSIONS - {".wav", ".flac"})]
-    names = set()
-    for number, line in enumerate(lines, start=1):
-        listed = line.split("|")[0].strip()
-        if not listed:
-            continue
-        name = os.path.relpath(listed, root) if os.path.isabs(listed) else os.path.normpath(listed)
-        where = f"{key}: {path}, line {number}: {listed}"
-        if name.split(os.sep)[0] == os.pardir:
-            raise InputError(f"{where} is not below data.root ({root})")
-        known = os.path.splitext(name)[1].lower() in files.EXTENSIONS
-        endings = [""] if known else ["", *extensions]
-        full = os.path.join(root, name)
-        ending = next((end for end in endings if os.path.isfile(full + end)), None)
-        if ending is None:
-            raise InputError(f"{where} is not a file below data.root ({root})")
-        names.add(os.fsencode((name + ending).replace(os.sep, "/")))
-    if not names:
-        raise InputError(f"{key}: {path} lists no file")
-    return sorted(names)
 
 
 def split(names: Names, fraction: float) -> np.ndarray:
@@ -401,8 +378,8 @@ def load_corpus(
     """
     if not data.root or data.root == "???":
         raise InputError("data.root: missing; give data.root=FOLDER")
-    root = Path(data.root).expanduser()
-    if not root.is_dir():
+    root = user_path(data.root)
+    if not os.path.isdir(root):
         raise InputError(f"data.root: {root} is not a folder; give the one with the recordings")
     train_list = validation_list = None
     if data.train_list is not None:

@@ -159,7 +159,8 @@ def peculiarity(mels: MelFolder, stereo: str) -> str | None:
         frames = min(COMPARED_FRAMES, int(mels.samples[i]) // audio.hop_length)
         length, path = frames * audio.hop_length, mels.index.path(i)
         with contextlib.suppress(InputError):  # which is told when it is drawn
-            stretch = read_segment(path, 0, length, audio.margins, audio.sample_rate, stereo)
+            how = audio.margins, audio.sample_rate, stereo, mels.index.frames[i]
+            stretch = read_segment(path, 0, length, *how)
             check_samples(stretch, path)
             given.append(mels.read(i, 0, frames))
             stretches.append(stretch)

@@ -20,7 +20,7 @@ from vocoder.data.index import Index, load_corpus
 from vocoder.data.mels import MelFolder, mel_folders, peculiarity
 from vocoder.data.quarantine import Quarantine
 from vocoder.data.segments import Segments
-from vocoder.errors import InputError
+from vocoder.errors import InputError, printable
 from vocoder.paths import user_path
 
 LONGEST_UTTERANCE = 10  # seconds, of those that are listened to
@@ -223,10 +223,11 @@ class AudioPipeline:
         path = side.index.path(i)
         rate, stereo = self.audio.sample_rate, self.data.stereo
         try:
-            stretch = files.read_segment(path, start, length, self._margins, rate, stereo)
+            frames = side.index.frames[i]
+            stretch = files.read_segment(path, start, length, self._margins, rate, stereo, frames)
             if files.check_samples(stretch, path) < files.SILENCE:
                 if path not in self._silent:
-                    self._silent[path] = files.is_silent(path)
+                    self._silent[path] = files.is_silent(path, rate)
                 if self._silent[path]:
                     raise InputError(f"{path}: silence throughout")
         except InputError as error:
@@ -340,6 +341,8 @@ class _Calls:
                 self.running += 1
             try:
                 return function(*arguments)
+            except InputError as error:  # what TensorFlow passes on must be text
+                raise InputError(printable(error)) from error
             finally:
                 with self.lock:
                     self.running -= 1
@@ -405,6 +408,7 @@ def _check_channels(index, data):
     several = np.flatnonzero(index.channels > 1)
     if len(several) and data.stereo == "refuse":
         raise InputError(
-            f"data.stereo: {index.path(several[0])} has {index.channels[several[0]]} channels; "
+            f"data.stereo: {len(several)} of {len(index)} files are not mono: "
+            f"{index.path(several[0])} has {index.channels[several[0]]} channels; "
             "data.stereo=mix mixes them"
         )

@@ -21,7 +21,7 @@ from vocoder.errors import InputError
 
 COMMAND = (sys.executable, "-P", "-m", "vocoder.data.probe")
 CRASHED = "the decoder crashed"
-_FIRST = 4096  # samples that are decoded when only the header is wanted
+_FIRST = 4096  # samples that are decoded when the header says the rest
 
 
 class Probes:
@@ -42,7 +42,7 @@ class Probes:
 
         Args:
             paths: Files.
-            whole: Decode them to the end instead of the first samples.
+            whole: Decode all to the end, not only what has a length that is known no other way.
 
         Returns:
             For each file `frames`, `sample_rate`, `channels`, with `whole` what `examine` finds
@@ -121,32 +121,31 @@ def examine(path: str) -> dict:
     """A file read to its end, in bounded memory.
 
     Returns:
-        `peak`, the largest magnitude; `clipped`, samples at or beyond full scale; `digest`, a hash
-        of the samples, the rate and the channels: equal in two files of equal sound.
+        `frames`, `sample_rate`, `channels`; `peak`, the largest magnitude as mono; `clipped`,
+        samples of all channels at or beyond full scale; `digest`, a hash of the samples, the rate
+        and the channels: equal in two files of equal sound.
 
     Raises:
         InputError: It can't be read to its end, or holds NaN.
     """
-    digest, peak, clipped = hashlib.blake2b(digest_size=16), 0.0, 0
+    digest, frames, peak, clipped = hashlib.blake2b(digest_size=16), 0, 0.0, 0
     for samples in files.blocks(path):
+        frames += len(samples)
         digest.update(samples.tobytes())
-        magnitude = np.abs(samples)
-        peak = max(peak, float(magnitude.max()))
-        clipped += int((magnitude >= 1 - 2**-15).sum())
-    info = files.info(path)
+        peak = max(peak, float(np.abs(files.mixed(samples)).max()))
+        clipped += int((np.abs(samples) >= 1 - 2**-15).sum())
+    info = files.info(path, frames)
     digest.update(repr(info[1:]).encode())
-    return {"peak": peak, "clipped": clipped, "digest": digest.hexdigest()}
+    return info._asdict() | {"peak": peak, "clipped": clipped, "digest": digest.hexdigest()}
 
 
 def _answer(path, whole):
     try:
-        found = files.info(path)
-        answer = found._asdict()
         if whole:
-            answer |= examine(path)
-        else:
-            files.check_samples(files.read(path, 0, min(found.frames, _FIRST)), path)
-        return answer
+            return examine(path)
+        found = files.info(path)
+        files.check_samples(files.read(path, 0, min(found.frames, _FIRST)), path)
+        return found._asdict()
     except InputError as error:
         return {"error": str(error)}
     except Exception as error:  # whatever it is, it costs one file

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from vocoder.audio import files
 from vocoder.config import AudioConfig
 from vocoder.data.index import find
+from vocoder.data.lists import Finder, entries
 from vocoder.errors import InputError, blamed_on
 from vocoder.evaluation.metric import Measure, Metric
 from vocoder.evaluation.systems import System
@@ -41,7 +42,8 @@ class Results(NamedTuple):
 def find_clips(data: Path) -> list[tuple[str, Path]]:
     """(name, path) of the recordings in a folder, or in a list of paths, one a line.
 
-    The paths of a list are relative to its folder; names are relative to what all have in common.
+    A list is read as one of the corpus, but that its paths are relative to its own folder. Names
+    are relative to what all have in common.
 
     Raises:
         InputError: There is no such folder or list, or nothing in it.
@@ -52,11 +54,9 @@ def find_clips(data: Path) -> list[tuple[str, Path]]:
     elif data.suffix.lower() in files.EXTENSIONS:
         raise InputError(f"--data: {data} is no folder and no list; give the folder that it is in")
     else:
-        try:
-            lines = data.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--data: {data} can't be read ({error})") from error
-        paths = [data.parent / line.strip() for line in lines if line.strip()]
+        named = [os.path.join(data.parent, entry) for _, entry in entries(data, "--data")]
+        finder = Finder()
+        paths = [Path(finder.find(path) or path) for path in named]
         common = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
         found = [(os.path.relpath(path, common), path) for path in paths]
     if not found:
@@ -145,7 +145,9 @@ def _read(path: Path, audio: AudioConfig) -> np.ndarray:
     length = files.resampled_length(about.frames, about.sample_rate, audio.sample_rate)
     if length < audio.n_fft:
         raise InputError(f"{path}: shorter than a window of the mel ({audio.n_fft} samples)")
-    samples = files.read_segment(path, 0, length, sample_rate=audio.sample_rate)
+    samples = files.read_segment(
+        path, 0, length, sample_rate=audio.sample_rate, frames=about.frames
+    )
     if files.check_samples(samples, path) < files.SILENCE:
         raise InputError(f"{path}: silence throughout")
     return samples

@@ -3,7 +3,7 @@
 import keras
 
 from vocoder.generators.upsampling import UpsamplingGenerator
-from vocoder.layers.istft import ISTFT, check_istft
+from vocoder.layers.istft import ISTFT, check_istft, check_phase
 from vocoder.layers.residual import leaky_relu
 
 
@@ -56,6 +56,7 @@ class HiFiGAN(UpsamplingGenerator):
     ):
         if (istft_n_fft is None) != (istft_hop_length is None):
             raise ValueError("istft_n_fft: give both istft_n_fft and istft_hop_length, or neither")
+        check_phase(istft_phase)
         if istft_n_fft is not None:
             check_istft(istft_n_fft, istft_hop_length)
         super().__init__(

@@ -1,6 +1,7 @@
 """Heads that make samples of spectra, for networks at a frame rate."""
 
 import math
+import reprlib
 
 import keras
 from keras import ops
@@ -12,6 +13,12 @@ MOMENTUM = 0.99  # of fast Griffin-Lim, as recommended there and in librosa
 
 
 MOST_N_FFT = 2**13  # whose inverse DFT as a matrix has half a gigabyte
+
+
+def check_phase(phase) -> None:
+    """Raises `ValueError("istft_phase: reason")` for an unknown one."""
+    if phase not in ("free", "sine"):
+        raise ValueError(f'istft_phase: must be "free" or "sine", not {reprlib.repr(phase)}')
 
 
 def check_istft(n_fft: int, hop_length: int, padding: str = "same", besides: str = "") -> None:
@@ -108,8 +115,7 @@ class ISTFT(SpectralHead):
         **arguments,
     ):
         super().__init__(n_fft, hop_length, padding, log_magnitude_limit, **arguments)
-        if phase not in ("free", "sine"):
-            raise ValueError(f'istft_phase: must be "free" or "sine", not {phase!r}')
+        check_phase(phase)
         self.phase = phase
         self.channels = 2 * self.bins
 

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import keras
 from vocoder.audio import MelSpectrogram
+from vocoder.config import AudioConfig
 from vocoder.discriminators import *
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.losses import *
@@ -25,6 +26,8 @@ out = {"mel": MelSpectrogram()(true)}
 losses = [WaveformL1Loss(), MelLoss(), MultiResolutionMelLoss(), STFTLoss(),
           MultiResolutionSTFTLoss(), STFTLoss(512, 128, 512, convergence="batch")]
 out["losses"] = [float(loss(true, pred)) for loss in losses]
+out["silent"] = [float(loss(0 * true, pred)) for loss in losses]
+out["short"] = [float(loss(true[:, :3], pred[:, :3])) for loss in losses]
 multi = MultiLoss([LossCfg(loss, 1 + i, str(i)) for i, loss in enumerate(losses)])
 out["multi"] = [float(multi(true, pred))] + [float(m.result()) for m in multi.metrics]
 
@@ -68,6 +71,10 @@ for name, generator in {
     "bigvgan": BigVGAN(**tiny, **few),
     "vocos_same": Vocos(**vocos),
     "vocos_center": Vocos(**vocos, istft_padding="center"),
+    "uneven": HiFiGAN(**tiny | {"upsample_kernel_sizes": (17, 7)}, uneven_stages=True),
+    # The generator of `make train`, but narrow and with fewer iterations.
+    "vocos_griffin_lim": Vocos(dim=16, intermediate_dim=24, num_layers=2, mel_prior=True,
+                               griffin_lim_iterations=3, audio=vars(AudioConfig())),
 }.items():
     generator.build((None, None, 80))
     scramble(generator, 0.1)

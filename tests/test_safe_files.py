@@ -160,6 +160,161 @@ def test_other_generators_load(cls, arguments, dtype, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def places(node):
+    """Every place of a config, as (the container, the key or index)."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if key in ("build_config", "compile_config"):
+            continue  # not read
+        yield node, key
+        if isinstance(value, dict | list):
+            yield from places(value)
+
+
+WRONG = [8.0, 2**31, -1, float("nan"), True, None, "x", []]
+NARROW = {
+    "hifigan": (HiFiGAN, SMALL | PLAIN),
+    "istft": (HiFiGAN, SMALL | ISTFT),
+    "bigvgan": (BigVGAN, SMALL | PLAIN),
+    "vocos": (Vocos, TINY_VOCOS | {"mel_prior": True, "griffin_lim_iterations": 2}),
+}
+
+
+def narrow(name):
+    """A generator of four bands."""
+    cls, arguments = NARROW[name]
+    few = (
+        {} if cls is Vocos else {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1,),)}
+    )
+    hop = 256 if name == "istft" else 8
+    n_fft = 32 if cls is Vocos else 1024
+    audio = AudioConfig(n_fft=n_fft, hop_length=hop, win_length=n_fft, n_mels=4, padding="center")
+    generator = cls(**(arguments | few), audio=vars(audio))
+    generator.build((None, None, 4))
+    return generator
+
+
+def taken_or_refused(path, config, weights, load, call):
+    """Whether a file with this config is taken: whole, then. Otherwise it is refused in a line."""
+    try:
+        model = load(rewritten(path, path.with_name("wrong.keras"), config))
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1 and "wrong.keras" in str(error)
+        return False
+    network = getattr(model, "generator", model)
+    for ours, theirs in zip(network.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for output in keras.tree.flatten(call(network)):
+        assert np.isfinite(output).all()
+    return True
+
+
+def tried(path, load, call):
+    """How often a file with a wrong value in one place of its config is taken and refused."""
+    config, weights = config_of(path), keras.saving.load_model(path).get_weights()
+    answers = []
+    for container, key in list(places(config["config"])):
+        right = container[key]
+        for container[key] in WRONG:
+            answers.append(taken_or_refused(path, config, weights, load, call))
+        container[key] = right
+    assert taken_or_refused(path, config, weights, load, call)
+    return answers.count(True), answers.count(False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Empty filters detected")
+@pytest.mark.parametrize("name", NARROW)
+def test_every_argument_of_a_generator_is_of_its_kind(name, folder):
+    narrow(name).save("good.keras")
+    mel = np.zeros((1, 3, 4), np.float32)
+    taken, refused = tried(folder / "good.keras", vocoder.load, lambda network: network(mel))
+    assert taken < 20 and refused > 200
+
+
+@pytest.mark.slow
+def test_every_argument_of_discriminators_is_of_its_kind(folder):
+    from vocoder import discriminators as d
+
+    parts = [
+        d.MultiPeriodDiscriminator((2,), (2,), (3,), (1,)),
+        d.MultiScaleDiscriminator(("spectral",), (2,), (3,), (1,), (1,)),
+        d.MultiResolutionDiscriminator((32,), (8,), (32,), (2,), ((3, 3),), ((1, 1),), peak=0.8),
+    ]
+    network = d.Discriminators(parts)
+    network.build()
+    network.save("good.keras")
+    wave = np.ones((1, 64), np.float32)
+    load = safe_files.load_discriminators
+    taken, refused = tried(folder / "good.keras", load, lambda network: network(wave))
+    assert taken < 30 and refused > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "wrong", "message"),
+    [
+        ("vocos", "dim", 8.0, "dim: must be a whole number, not 8.0"),
+        ("vocos", "num_layers", 10**9, "num_layers: must be at most 256"),
+        ("vocos", "dim", 2**16, "its config is of .* numbers, its weights are"),
+        ("vocos", "num_layers", 2, "its config is of"),
+        ("vocos", "griffin_lim_iterations", None, "its config is of"),
+        (
+            "vocos",
+            "griffin_lim_iterations",
+            float("nan"),
+            "griffin_lim_iterations: must be a whole",
+        ),
+        ("vocos", "istft_n_fft", 24, "mel_prior: needs"),
+        ("vocos", "dtype", "float64", "dtype: unknown 'float64'"),
+        ("bigvgan", "activation", ["snake"], "activation: must be"),
+        ("bigvgan", "activation", "snake", "not a model that can be loaded"),
+        ("hifigan", "upsample_rates", [8.0], "upsample_rates: must be a whole number, not 8.0"),
+        ("hifigan", "upsample_rates", 8, "upsample_rates: must be a list"),
+        ("hifigan", "resblock", True, "resblock: must be a whole number, not True"),
+        ("hifigan", "istft_phase", 3, "istft_phase: must be"),
+        (
+            "hifigan",
+            "resblock_dilation_sizes",
+            [[2**31]],
+            "resblock_dilation_sizes: must be at most",
+        ),
+        ("hifigan", "audio", {"n_fft": 1024.0}, "audio.n_fft: must be a whole number, not 1024.0"),
+        ("hifigan", "audio", {"sample_rate": 2**31}, "audio.sample_rate: must be at most"),
+        (
+            "hifigan",
+            "audio",
+            {"fmax": float("inf")},
+            "audio.fmax: must be a finite number, not inf",
+        ),
+        ("hifigan", "audio", {"rate": 1}, "audio: must be a mapping of"),
+        ("hifigan", "name", 3, "not a model that can be loaded"),
+    ],
+)
+def test_arguments_at_fault(folder, name, key, wrong, message):
+    narrow(name).save("good.keras")
+    config = config_of("good.keras")
+    if isinstance(wrong, dict):
+        wrong = config["config"][key] | wrong
+    config["config"][key] = wrong
+    path = rewritten("good.keras", folder / "wrong.keras", config)
+    with pytest.raises(InputError, match=f"wrong.keras: .*{message}") as error:
+        vocoder.load(path)
+    assert len(str(error.value).splitlines()) == 1
+    vocoder.load("good.keras")  # nothing is left behind that would come in its way
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None])
+def test_weights_that_are_missing_or_not_finite(folder, good, value):
+    with zipfile.ZipFile(good) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        if value is None:
+            del file["conv_post/vars/1"]
+        else:
+            file["conv_post/vars/1"][0] = value
+    path = rewritten(good, folder / "evil.keras", weights=weights.getvalue())
+    refused(path, *(["conv_post"] if value is not None else []))
+
+
 def touching(x):
     __import__("pathlib").Path("touched").touch()
     return x

@@ -80,9 +80,10 @@ class AudioConfig:
         if self.hop_length > self.n_fft:
             raise ValueError(f"hop_length: {self.hop_length} is longer than n_fft ({self.n_fft})")
         if self.padding == "same" and (self.n_fft - self.hop_length) % 2:
+            nearest = either(self.hop_length - 1, self.hop_length + 1)
             raise ValueError(
                 f'hop_length: with padding "same", {self.hop_length} must be n_fft ({self.n_fft}) '
-                'less an even number; padding "center" takes any'
+                f'less an even number; {nearest} would do, or padding "center"'
             )
 
     @property
@@ -166,6 +167,25 @@ def check_list(name: str, values, most: int = 64) -> None:
         raise ValueError(f"{name}: must be a list, such as [a,b], not {reprlib.repr(values)}")
     if not 1 <= len(values) <= most:
         raise ValueError(f"{name}: there must be one to {most}, not {len(values)}")
+
+
+def check_each(name: str, values, least: int = 1, most: int | None = None, count: int = 64) -> None:
+    """Raises `ValueError("name: reason")` unless `values` are a list of whole numbers in range."""
+    check_list(name, values, count)
+    for value in values:
+        check_whole(name, value, least, most)
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Raises `ValueError("name: reason")` unless it is one of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ValueError(f"{name}: unknown {reprlib.repr(precision)} (known: {known})")
+
+
+def either(*values: int, least: int = 1) -> str:
+    """What would do in place of a value that doesn't: those of two that are large enough."""
+    return " or ".join(str(value) for value in values if value >= least)
 
 
 def _check_range(name, value, least, most):

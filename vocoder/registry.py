@@ -8,6 +8,7 @@ without importing Keras.
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -128,4 +129,6 @@ def build(
         TypeError,
         ValueError,
     ) as error:
-        raise InputError(f"{key}.{error}") from error
+        reason = " ".join(str(error).split())
+        names_argument = re.match(r"\w+(\.\w+)*: ", reason)  # as ours do
+        raise InputError(f"{key}.{reason}" if names_argument else f"{key}: {reason}") from error

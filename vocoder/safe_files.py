@@ -5,13 +5,21 @@ Keras' safe mode stands behind these checks. What is promised is in SECURITY.md.
 
 import io
 import json
+import math
+import os
 import stat
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+
 from vocoder import registry
 from vocoder.errors import InputError
+from vocoder.paths import open_regular
 
 # Bytes of a file and of all its members unpacked. BigVGAN, the largest here, has 450 MB.
 SIZE_LIMIT = 4 * 2**30
@@ -36,12 +44,12 @@ def load_generator(path):
     """Loads a generator from a `.keras` file, for inference.
 
     Raises:
-        InputError: It is no model, holds what is not allowed (named in the message), or its model
-            is no generator of this package.
+        InputError: It is no model, holds what is not allowed (named in the message), its model
+            is no generator of this package, or its weights are not all there or not finite.
     """
-    return _load(
-        path, _classes(registry.GENERATORS), "generator of vocoder with its audio settings"
-    )
+    what = "generator of vocoder with its audio settings"
+    classes = _classes(registry.GENERATORS)
+    return _load(path, classes, what, lambda network: network.build((None, None, network.n_mels)))
 
 
 def load_discriminators(path):
@@ -53,7 +61,9 @@ def load_discriminators(path):
     from vocoder.discriminators import Discriminators
 
     _classes(registry.DISCRIMINATORS)
-    return _load(path, {Discriminators}, "discriminators of vocoder")
+    return _load(
+        path, {Discriminators}, "discriminators of vocoder", lambda network: network.build()
+    )
 
 
 def _classes(table):
@@ -61,41 +71,69 @@ def _classes(table):
     return {registry.find(table, name, "name") for name in table}
 
 
-def _load(path, classes, what):
-    """Loads a model of one of the classes.
+def _load(path, classes, what, build):
+    """Loads a model of one of the classes, which `build` builds.
 
-    Keras gets a private archive of the very bytes that were checked: whoever changes `path`
-    meanwhile, or lets two readers see two things in one zip file, changes nothing.
+    Keras gets a private file of the very bytes that were checked: whoever changes `path` meanwhile,
+    or lets two readers see two things in one zip file, changes nothing.
     """
-    import keras
-
     path = Path(path)
     config, weights = _read(path)
-    config.pop("compile_config", None)  # never used
     _check_objects(path, config)
     if _registered(config) not in classes:
         raise InputError(f"{path}: no {what}")
-    _check_weights(path, weights)
+    stored = _check_weights(path, weights)
     with tempfile.TemporaryDirectory() as folder:
-        private = Path(folder) / "model.keras"
-        with zipfile.ZipFile(private, "w") as archive:
-            archive.writestr("config.json", json.dumps(config))
-            archive.writestr("model.weights.h5", weights)
+        private = Path(folder) / "model.weights.h5"
+        private.write_bytes(weights)
         try:
-            return keras.saving.load_model(private, compile=False, safe_mode=True)
+            model = _built(config, build, stored)
+            floats = [v for v in model.variables if "float" in v.dtype]
+            for variable in floats:
+                variable.assign(np.full(variable.shape, np.nan, np.float32))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what it skips, which is looked at below
+                model.load_weights(private)
         except Exception as error:  # whatever arguments or weights that do not fit make Keras raise
             raise _no_model(path, error) from error
+    for variable in floats:
+        if not np.isfinite(np.asarray(keras.ops.convert_to_numpy(variable), np.float32)).all():
+            raise InputError(f"{path}: {variable.path} is missing or holds what is not finite")
+    return model
+
+
+def _built(config, build, stored):
+    """The model of a config, with new weights.
+
+    Keras' own loading goes on when a model can't be built, and then loads nothing into it.
+
+    Raises:
+        ValueError: Its weights would be more numbers than are stored. None has been made by then.
+    """
+    with keras.StatelessScope() as scope:  # in it, a variable has a shape and no values
+        try:
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            build(model)
+            count = sum(math.prod(variable.shape) for variable in model.variables)
+            if count > stored:
+                raise ValueError(f"its config is of {count:,} numbers, its weights are {stored:,}")
+        except BaseException:
+            # The end of the scope, of this one or of any later, would give values to all.
+            scope.initialize_variables = False
+            global_state.set_global_attribute("uninitialized_variables", [])
+            raise
+    return model
 
 
 def _no_model(path, reason):
-    lines = str(reason).strip().splitlines() or [type(reason).__name__]
-    return InputError(f"{path}: not a model that can be loaded ({lines[0]})")
+    said = " ".join(str(reason).split()) or type(reason).__name__
+    return InputError(f"{path}: not a model that can be loaded ({said[:300]})")
 
 
 def _read(path) -> tuple[dict, bytes]:
     """The config and the weights' file of an archive, each read once and within the limits."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             if file.read(8) == b"\x89HDF\r\n\x1a\n":
                 raise InputError(
                     f"{path}: an HDF5 (.h5) file; whole models in it can hold code and are refused:"
@@ -110,7 +148,7 @@ def _read(path) -> tuple[dict, bytes]:
         for name in ("config.json", "model.weights.h5"):
             if name not in read:
                 raise _no_model(path, f"it has no {name}")
-        config = json.loads(read["config.json"])
+        config = _without_builds(json.loads(read["config.json"]))
     except InputError:
         raise
     except Exception as error:  # a broken archive makes zipfile, zlib and json raise many kinds
@@ -118,6 +156,14 @@ def _read(path) -> tuple[dict, bytes]:
     if not isinstance(config, dict):
         raise _no_model(path, "its config.json is no mapping")
     return config, read["model.weights.h5"]
+
+
+def _without_builds(node):
+    """A config without what Keras would build and compile its models by; they are built here."""
+    if isinstance(node, dict):
+        unused = ("build_config", "compile_config")
+        return {key: _without_builds(node[key]) for key in node if key not in unused}
+    return [_without_builds(value) for value in node] if isinstance(node, list) else node
 
 
 def _check_members(path, members):
@@ -159,8 +205,6 @@ def _member(path, archive, member) -> bytes:
 
 def _registered(node):
     """The class of this package that a node of a config names, or None."""
-    import keras
-
     name = node.get("registered_name")
     if not isinstance(name, str) or not name.startswith("vocoder>"):
         return None
@@ -187,8 +231,6 @@ def _check_objects(path, config):
 
 
 def _check_object(path, node):
-    import keras
-
     name, module = node["class_name"], node.get("module")
     if not isinstance(name, str) or name in PLAIN:
         if isinstance(name, str):
@@ -219,9 +261,15 @@ def _check_object(path, node):
     )
 
 
-def _check_weights(path, content: bytes):
-    """Refuses HDF5 that points at other files or declares more numbers than it stores."""
+def _check_weights(path, content: bytes) -> int:
+    """Refuses HDF5 that points at other files or declares more numbers than it stores.
+
+    Returns:
+        How many numbers there are.
+    """
     import h5py
+
+    count = 0
 
     def refuse(name, what):
         raise InputError(f"{path}: model.weights.h5 holds {what} at {name!r}; refused")
@@ -256,7 +304,10 @@ def _check_weights(path, content: bytes):
                         refuse(name, "no numbers")
                     elif item.nbytes > item.id.get_storage_size():
                         refuse(name, f"{item.nbytes:,} bytes, more than it stores,")
+                    else:
+                        count += item.size
     except InputError:
         raise
     except Exception as error:  # HDF5 raises many kinds at broken files
         raise _no_model(path, f"model.weights.h5: {error}") from error
+    return count

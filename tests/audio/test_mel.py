@@ -69,7 +69,7 @@ def test_centred_frames_equal_librosas_whatever_the_hop(n_fft, hop_length, extra
 
 
 def test_only_whole_hops_between_frames_of_the_same_padding():
-    with pytest.raises(ValueError, match='^hop_length: with padding "same", 441 .* "center" takes'):
+    with pytest.raises(ValueError, match='^hop_length: .* "same", 441 .* 440 or 442 would do'):
         AudioConfig(n_fft=1764, hop_length=441, win_length=1764)
     with pytest.raises(ValueError, match="^hop_length: 600 is longer than n_fft"):
         AudioConfig(n_fft=512, hop_length=600, win_length=512, padding="center")

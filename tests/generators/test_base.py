@@ -1,5 +1,6 @@
 """What every generator promises, on small ones of each class and head."""
 
+import json
 import re
 
 import keras
@@ -11,6 +12,7 @@ from vocoder.config import AudioConfig
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.layers.convnext import ConvNeXtBlock
 from vocoder.layers.residual import ResidualBlock
+from vocoder.layers.weight_norm import conv1d_transpose
 
 V3 = {
     "upsample_rates": (8, 8, 4),
@@ -34,16 +36,25 @@ PLAIN_END = {
     "use_bias_at_final": False,
 }
 TINY_VOCOS = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
+# As in `make train`, but for fewer iterations.
+GRIFFIN_LIM = {
+    "mel_prior": True,
+    "griffin_lim_iterations": 4,
+    "griffin_lim_training_iterations": 2,
+    "audio": vars(AudioConfig()),
+}
 # Each makes 256 samples of a frame of 80 bands.
 TINY = {
     "hifigan1": (HiFiGAN, SMALL),
     "hifigan2": (HiFiGAN, V3 | SMALL),
     "istft": (HiFiGAN, ISTFT | SMALL),
     "istft_sine": (HiFiGAN, ISTFT | SMALL | {"istft_phase": "sine"}),
+    "uneven": (HiFiGAN, V3 | SMALL | {"upsample_kernel_sizes": (17, 16, 7), "uneven_stages": True}),
     "bigvgan": (BigVGAN, SMALL | FEW_BLOCKS),
     "bigvgan_plain": (BigVGAN, SMALL | FEW_BLOCKS | PLAIN_END),
     "vocos_same": (Vocos, TINY_VOCOS),
     "vocos_center": (Vocos, TINY_VOCOS | {"istft_padding": "center"}),
+    "vocos_griffin_lim": (Vocos, TINY_VOCOS | GRIFFIN_LIM),
 }
 FRAMES, HOP = 80, 256
 
@@ -51,7 +62,7 @@ FRAMES, HOP = 80, 256
 def scrambled(name, rng, **arguments):
     """With random weights, also where they start at 0 or as weight normalisation's own norm."""
     cls, tiny = TINY[name]
-    generator = cls(**tiny, **arguments)
+    generator = cls(**(tiny | arguments))
     generator.build((None, None, generator.n_mels))
     for variable in generator.trainable_variables:
         noise = rng.standard_normal(variable.shape)
@@ -96,7 +107,9 @@ def test_keras_file_carries_everything(name, rng, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name", ["hifigan2", "istft", "bigvgan", "vocos_same"])
+@pytest.mark.parametrize(
+    "name", ["hifigan2", "istft", "bigvgan", "vocos_same", "vocos_griffin_lim"]
+)
 def test_mixed_precision_ends_in_float32(name, precision, rng):
     mel = rng.standard_normal((1, 9, 80)).astype(np.float32)
     generator = scrambled(name, rng, dtype=precision)
@@ -107,6 +120,105 @@ def test_mixed_precision_ends_in_float32(name, precision, rng):
     assert generator.folded().layers[0].compute_dtype == "float32"
 
 
+def assigned(text):
+    """The `name=value` of a message, as arguments."""
+    found = re.findall(r"(\w+)=(\[[\d,]+\]|\d+|false)", text)
+    return {name: json.loads(value) for name, value in found}
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "ways_out"),
+    [
+        # 16 kHz with hops of 10 ms, and the mel's own window
+        (Vocos, {"istft_n_fft": 400, "istft_hop_length": 160}, ["istft_n_fft=320", "480"]),
+        (
+            Vocos,
+            {"istft_n_fft": 400, "istft_hop_length": 160, "mel_prior": True},
+            ["istft_n_fft=320 or 480 with mel_prior=false"],
+        ),
+        (
+            Vocos,
+            {"istft_n_fft": 480, "istft_hop_length": 160, "mel_prior": True, "audio": (400, 160)},
+            ["mel_prior=false"],
+        ),
+        (
+            Vocos,
+            {"istft_n_fft": 512, "istft_hop_length": 128, "mel_prior": True, "audio": (1024, 128)},
+            ["istft_n_fft=1024", "mel_prior=false"],
+        ),
+        (Vocos, {"istft_n_fft": 1024, "istft_hop_length": 275}, ["istft_n_fft=550", "1100"]),
+        (
+            Vocos,
+            {"istft_n_fft": 512, "istft_hop_length": 256, "istft_padding": "center"},
+            ["istft_n_fft=768"],
+        ),
+        (Vocos, {"istft_n_fft": 100, "istft_hop_length": 256}, ["istft_n_fft=512"]),
+        (Vocos, {"istft_hop_length": 256, "audio": (1024, 512)}, ["istft_hop_length=512"]),
+        (HiFiGAN, ISTFT | {"istft_hop_length": 40}, ["istft_n_fft=120", "160"]),
+        (HiFiGAN, ISTFT | {"audio": (1764, 441)}, ["upsample_rates=[21] with up.*h=21, istft_n_f"]),
+        (HiFiGAN, ISTFT | {"audio": (1200, 300)}, ["upsample_rates=[10] with .*=30, istft_n_fft="]),
+        (HiFiGAN, {"audio": (1200, 300)}, ["upsample_rates=[5,5,4,3] with upsample_kernel_sizes"]),
+        (BigVGAN, {"audio": (2048, 275)}, ["upsample_rates=[11,5,5] with upsample_kernel_sizes"]),
+        (BigVGAN, {"audio": (1024, 251)}, ["upsample_rates=[251] with upsample_kernel_sizes=[503"]),
+    ],
+)
+def test_what_would_do_does(cls, arguments, ways_out):
+    small = TINY_VOCOS if cls is Vocos else SMALL | FEW_BLOCKS
+    if "audio" in arguments:
+        n_fft, hop = arguments["audio"]
+        audio = AudioConfig(n_fft=n_fft, hop_length=hop, win_length=n_fft, padding="center")
+        arguments = arguments | {"audio": vars(audio)}
+    elif arguments.get("mel_prior"):
+        n_fft, hop = arguments["istft_n_fft"], arguments["istft_hop_length"]
+        arguments = arguments | {"audio": {"n_fft": n_fft, "hop_length": hop, "win_length": n_fft}}
+    arguments = small | arguments
+    with pytest.raises(ValueError) as error:
+        cls(**arguments)
+    message = str(error.value)
+    for way_out in ways_out:
+        assert re.search(way_out.replace("[", r"\["), message), message
+    message = message.removesuffix(" would do")
+    told, _, besides = message.split("; ")[-1].partition(" with ")
+    first, *second = told.split(" or ")
+    key = first.split("=")[0]
+    for way_out in (first, *(other if "=" in other else f"{key}={other}" for other in second)):
+        cls(**(arguments | assigned(way_out) | assigned(besides)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"upsample_rates": (5,), "upsample_kernel_sizes": (10,)}, "10 must .*; 9 or 11 would do"),
+        ({"upsample_rates": (5,), "upsample_kernel_sizes": (4,)}, "4 must .*; 5 would do"),
+        ({"upsample_rates": (5,), "upsample_kernel_sizes": (6,)}, "6 must .*; 5 or 7 would do"),
+        ({"upsample_initial_channel": 100}, "100 can't be halved 4 times; 96 or 112 can"),
+        ({"upsample_initial_channel": 3}, "3 can't be halved 4 times; 16 can"),
+        ({"resblock_kernel_sizes": (3, 4, 5)}, "4 is not odd; 3 or 5 would do"),
+    ],
+)
+def test_the_nearest_is_named(arguments, message):
+    with pytest.raises(ValueError, match=f"^{list(arguments)[-1]}: {message}$"):
+        HiFiGAN(**arguments)
+
+
+def test_uneven_stages_equal_torchs(rng):
+    """In the middle and at the ends, up to where the waveform is cut."""
+    torch = pytest.importorskip("torch")
+    layer = conv1d_transpose(3, 16, 5, weight_norm=False)
+    x = rng.standard_normal((2, 7, 4)).astype(np.float32)
+    layer.build(x.shape)
+    layer.bias.assign(rng.standard_normal(3))
+    generator = HiFiGAN((5,), (16,), 8, uneven_stages=True)
+    found = np.asarray(generator.raised(layer, x))
+    weight = torch.tensor(np.asarray(layer.kernel)).permute(2, 1, 0)
+    bias = torch.tensor(np.asarray(layer.bias))
+    expected = torch.nn.functional.conv_transpose1d(
+        torch.tensor(x).transpose(1, 2), weight, bias, stride=5, padding=(16 - 5) // 2
+    )
+    assert found.shape == (2, 7 * 5 + 1, 3)
+    np.testing.assert_allclose(found, expected.transpose(1, 2).numpy(), atol=1e-5)
+
+
 def operations(function):
     """Types of all operations in a traced function, those of functions it calls included."""
     graph = function.graph.as_graph_def()
@@ -114,7 +226,7 @@ def operations(function):
     return {node.op for node in nodes}
 
 
-@pytest.mark.parametrize("name", ["istft", "bigvgan", "vocos_same", "vocos_center"])
+@pytest.mark.parametrize("name", ["istft", "uneven", "bigvgan", "vocos_same", "vocos_center"])
 def test_graph_is_plain(name, rng):
     """Any number of frames, without control flow, FFTs and complex numbers: it can be exported."""
     generator = scrambled(name, rng)

@@ -249,6 +249,78 @@ def test_nested_parts_on_two_replicas_equal_those_on_one(two_replicas, rng):
     assert results[1] == pytest.approx(results[0], rel=1e-5)
 
 
+def two_outputs(kind, x, y):
+    """A functional model of two outputs, as a dict, a list or a tuple, and what they should be."""
+    inputs = keras.Input((16,))
+    outputs = [keras.layers.Dense(1024, name=name)(inputs) for name in ("low", "high")]
+    if kind is dict:
+        outputs = dict(zip(("low", "high"), outputs, strict=True))
+        return keras.Model(inputs, outputs), {"low": y, "high": -y}, ("low", "high")
+    return keras.Model(inputs, kind(outputs)), kind([y, -y]), (0, 1)
+
+
+@pytest.mark.parametrize("kind", [dict, list, tuple])
+def test_a_model_of_several_outputs(kind, data, tmp_path):
+    x, y = data
+    model, y, (low, high) = two_outputs(kind, x, y)
+    multi = MultiLoss(
+        [
+            LossCfg("mse", 2.0, "a", of=low),
+            LossCfg("mae", 3.0, "b", of=high),
+            LossCfg("mse", 0.0, "c", of=high),
+        ]
+    )
+    metrics = {"low": multi.metrics} if kind is dict else [multi.metrics, None]
+    model.compile("sgd", loss=(multi,) if kind is list else [multi], metrics=metrics)
+    made = model.predict(x, verbose=0)
+    expected = {
+        "low_a": np.mean((made[low] - y[low]) ** 2),
+        "low_b": np.mean(abs(made[high] - y[high])),
+        "low_c": np.mean((made[high] - y[high]) ** 2),
+    }
+    expected["loss"] = 2 * expected["low_a"] + 3 * expected["low_b"]
+    found = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
+    history = model.fit(x, y, epochs=2, batch_size=12, verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected["loss"], rel=1e-5)
+    assert history["low_a"][1] < history["low_a"][0] and history["low_b"][1] < history["low_b"][0]
+    if kind is not dict:
+        return  # Keras saves lists and tuples as one and the same
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    before = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert loaded.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(before, rel=1e-5)
+
+
+def test_a_loss_that_keras_calls_output_by_output_says_what_works(data):
+    model, y, _ = two_outputs(dict, *data)
+    multi = MultiLoss([LossCfg("mse", of="low"), LossCfg("mae", of="high")])
+    model.compile("sgd", loss=multi, metrics=multi.metrics)
+    with pytest.raises(ValueError, match=r"of='low', but y_pred is a single .*loss=\[multi\]"):
+        model.fit(data[0], y, verbose=0)
+
+
+def test_an_entry_that_is_not_there_is_told():
+    true, pred = structures()
+    for of in ("wav", 0):
+        multi = MultiLoss([LossCfg("mse", 1, "a", of="wave"), LossCfg("mse", 1, "b", of=of)])
+        with pytest.raises(ValueError, match=rf"^b: takes of={of!r}, but y_pred has \['wave', 'm"):
+            multi(true, pred)
+    with pytest.raises(ValueError, match=r"^b: takes of=2, but y_pred has \[0, 1\] alone"):
+        MultiLoss([LossCfg("mse", 1, "b", of=2)])([1, 2], [1, 2])
+    del true["wave"]
+    with pytest.raises(ValueError, match=r"^wave: takes of='wave', but y_true has \['maps'\]"):
+        structured()(true, pred)
+
+
+def test_an_entry_that_is_none_leaves_its_parts_out():
+    multi = structured()
+    true, pred = structures()
+    total = multi(true, pred | {"maps": None})
+    assert float(total) == 1 and list(multi.values) == ["wave"]
+    assert [float(metric.result()) for metric in multi.metrics] == [1, 0, 0, 0, 0]
+
+
 def test_names_come_from_the_losses():
     multi = MultiLoss([LossCfg("mse"), LossCfg(MelLoss()), LossCfg(keras.losses.Huber())])
     names = [metric.name for metric in multi.metrics]

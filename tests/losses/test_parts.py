@@ -232,6 +232,8 @@ def test_multi_resolution_is_the_mean_of_its_resolutions(rng):
         (MelLoss, {"fmax": 20000}, "fmax: 20000 is above half the sample rate"),
         (MelLoss, {"padding": "valid"}, "padding: "),
         (MelLoss, {"linear_weight": -1}, "linear_weight: "),
+        (MelLoss, {"n_fft": "1024"}, "n_fft: must be a whole number, not '1024'"),
+        (MultiResolutionMelLoss, {"n_fft": 512}, "n_fft: must be a list, such as .a,b., not 512"),
         (MultiResolutionMelLoss, {"n_mels": (5,)}, "n_mels: "),
     ],
 )

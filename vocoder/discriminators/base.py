@@ -3,7 +3,18 @@
 import keras
 from keras import ops
 
+from vocoder.config import (
+    check_each,
+    check_list,
+    check_number,
+    check_precision,
+    check_whole,
+    either,
+)
 from vocoder.layers.conv2d import NORMS, conv2d
+
+# More than any discriminator has, so that a file from a stranger can't ask for all memory.
+MOST_CHANNELS, MOST_TAPS, MOST_PARTS = 2**16, 2**10, 64
 
 
 class Discriminator(keras.Model):
@@ -25,6 +36,7 @@ class Discriminator(keras.Model):
     def __init__(self, name, dtype):
         # The waveform stays float32 whatever the precision; each convolution casts what it gets.
         super().__init__(name=name, dtype=dtype, autocast=False)
+        check_precision("dtype", self.dtype_policy.name)
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype_policy.name}
@@ -44,12 +56,13 @@ class Discriminators(Discriminator):
 
     def __init__(self, parts, name="discriminators", dtype=None):
         super().__init__(name, dtype)
+        check_list("parts", parts, MOST_PARTS)
         self.parts = [
             keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
             for part in parts
         ]
-        if not self.parts:
-            raise ValueError("parts: there must be at least one")
+        if not all(isinstance(part, Discriminator) for part in self.parts):
+            raise ValueError("parts: must be discriminators")
         self.sub_discriminators = [name for part in self.parts for name in part.sub_discriminators]
         for name in self.sub_discriminators:
             if self.sub_discriminators.count(name) > 1:
@@ -121,14 +134,39 @@ def check_norm(argument, norm):
         raise ValueError(f'{argument}: must be "weight", "spectral" or null, not {norm!r}')
 
 
-def check_stack(odd, **lists):
-    """Raises `ValueError("argument: reason")` unless the lists are of one length and sizes odd."""
-    (first, reference), *others = lists.items()
-    if not reference:
-        raise ValueError(f"{first}: there must be at least one")
-    for name, values in others:
-        if len(values) != len(reference):
-            raise ValueError(f"{name}: {len(values)} of them for {len(reference)} {first}")
-    for size in odd:
-        if size % 2 == 0:
-            raise ValueError(f"kernel_sizes: {size} is not odd")
+def check_stack(channels, kernel_sizes, strides, score_kernel_size, axes=1):
+    """Raises `ValueError("argument: reason")` unless a stack of convolutions can be made of these.
+
+    Args:
+        channels: Of each convolution but the last.
+        kernel_sizes, strides: Of the same, a number each, or with more `axes` as many.
+        score_kernel_size: Of the last.
+        axes: Along which the convolutions extend.
+    """
+    check_each("channels", channels, 1, MOST_CHANNELS)
+    for name, sizes in {"kernel_sizes": kernel_sizes, "strides": strides}.items():
+        check_list(name, sizes)
+        if len(sizes) != len(channels):
+            raise ValueError(f"{name}: {len(sizes)} of them for {len(channels)} channels")
+        for size in sizes:
+            _check_size(name, size, axes)
+    _check_size("score_kernel_size", score_kernel_size, axes)
+    for size in (*kernel_sizes, score_kernel_size):
+        for taps in size if axes > 1 else (size,):
+            if taps % 2 == 0:
+                nearest = either(taps - 1, taps + 1)
+                raise ValueError(f"kernel_sizes: {taps} is not odd; {nearest} would do")
+
+
+def _check_size(name, size, axes):
+    if axes == 1:
+        check_whole(name, size, 1, MOST_TAPS)
+        return
+    check_each(name, size, 1, MOST_TAPS)
+    if len(size) != axes:
+        raise ValueError(f"{name}: {list(size)} must be {axes} numbers")
+
+
+def check_slope(slope):
+    """Raises `ValueError("slope: reason")` unless a leaky ReLU can have it."""
+    check_number("slope", slope, 0, 1)

@@ -4,10 +4,12 @@ import keras
 from keras import ops
 
 from vocoder.audio.stft import pad_reflect
+from vocoder.config import MOST_SAMPLES, check_each
 from vocoder.discriminators.base import (
     ConvStack,
     Discriminator,
     check_norm,
+    check_slope,
     check_stack,
     score_convolution,
 )
@@ -46,14 +48,9 @@ class MultiPeriodDiscriminator(Discriminator):
     ):
         super().__init__(name, dtype)
         check_norm("norm", norm)
-        check_stack(
-            odd=(*kernel_sizes, score_kernel_size),
-            channels=channels,
-            kernel_sizes=kernel_sizes,
-            strides=strides,
-        )
-        if not periods or min(periods) < 1:
-            raise ValueError(f"periods: {list(periods)} must be one or more, of at least 1")
+        check_each("periods", periods, 1, MOST_SAMPLES)
+        check_stack(channels, kernel_sizes, strides, score_kernel_size)
+        check_slope(slope)
         self.periods = tuple(periods)
         self.channels = tuple(channels)
         self.kernel_sizes = tuple(kernel_sizes)

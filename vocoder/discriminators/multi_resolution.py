@@ -1,14 +1,17 @@
 """Discriminators of spectrograms: UnivNet's (arXiv:2106.07889), and DAC's and Vocos' in bands."""
 
+import itertools
+
 import keras
 from keras import ops
 
 from vocoder.audio.stft import SILENCE, pad_reflect, power_spectrogram, stft
-from vocoder.config import check_window
+from vocoder.config import MOST_SAMPLES, check_each, check_list, check_number, check_window
 from vocoder.discriminators.base import (
     ConvStack,
     Discriminator,
     check_norm,
+    check_slope,
     check_stack,
     score_convolution,
 )
@@ -65,23 +68,36 @@ class MultiResolutionDiscriminator(Discriminator):
     ):
         super().__init__(name, dtype)
         check_norm("norm", norm)
-        check_stack(
-            odd=(*(tap for size in kernel_sizes for tap in size), *score_kernel_size),
-            channels=channels,
-            kernel_sizes=kernel_sizes,
-            strides=strides,
-        )
-        if not len(n_fft) == len(hop_length) == len(win_length) > 0:
+        check_stack(channels, kernel_sizes, strides, score_kernel_size, axes=2)
+        check_slope(slope)
+        for name, lengths in {
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "win_length": win_length,
+        }.items():
+            check_each(name, lengths, 1, MOST_SAMPLES)
+        if not len(n_fft) == len(hop_length) == len(win_length):
             raise ValueError("n_fft: n_fft, hop_length and win_length need as many values each")
         self.resolutions = tuple(zip(n_fft, hop_length, win_length, strict=True))
         for lengths in self.resolutions:
             check_window(*lengths)
         if spectrum not in ("magnitude", "complex"):
             raise ValueError(f'spectrum: must be "magnitude" or "complex", not {spectrum!r}')
-        if len(bands) < 2 or (bands[0], bands[-1]) != (0, 1) or sorted(set(bands)) != list(bands):
+        check_list("bands", bands)
+        for edge in bands:
+            check_number("bands", edge, 0, 1)
+        if len(bands) < 2 or (bands[0], bands[-1]) != (0, 1):
             raise ValueError(f"bands: {list(bands)} must grow from 0 to 1")
-        if peak is not None and not peak > 0:
-            raise ValueError(f"peak: must be above 0 or null, not {peak}")
+        for length in n_fft:
+            edges = _edges(bands, length // 2 + 1)
+            if any(low >= high for low, high in itertools.pairwise(edges)):
+                raise ValueError(
+                    f"bands: {list(bands)} must grow from 0 to 1, each with a bin of n_fft={length}"
+                )
+        if peak is not None:
+            check_number("peak", peak)
+            if not peak > 0:
+                raise ValueError(f"peak: must be above 0 or null, not {peak}")
         self.channels = tuple(channels)
         self.kernel_sizes = tuple(map(tuple, kernel_sizes))
         self.strides = tuple(map(tuple, strides))
@@ -119,7 +135,7 @@ class MultiResolutionDiscriminator(Discriminator):
         maps = {}
         for name, lengths, stacks, score in layers:
             spectrum = self._spectrum(waveform, *lengths)
-            edges = [int(edge * spectrum.shape[2]) for edge in self.bands]
+            edges = _edges(self.bands, spectrum.shape[2])
             of_bands = [
                 stack(spectrum[:, :, low:high])
                 for stack, low, high in zip(stacks, edges, edges[1:], strict=False)
@@ -160,3 +176,8 @@ class MultiResolutionDiscriminator(Discriminator):
             "norm": self.norm,
             "slope": self.slope,
         }
+
+
+def _edges(bands, bins):
+    """The first bin of each band, and the end of the last."""
+    return [int(edge * bins) for edge in bands]

@@ -1,12 +1,18 @@
 """HiFi-GAN's multi-scale discriminator, after MelGAN's (github.com/jik876/hifi-gan)."""
 
+import math
+
 import keras
 from keras import ops
 
+from vocoder.config import check_each, check_list, either
 from vocoder.discriminators.base import (
+    MOST_PARTS,
+    MOST_TAPS,
     ConvStack,
     Discriminator,
     check_norm,
+    check_slope,
     check_stack,
     score_convolution,
 )
@@ -45,20 +51,23 @@ class MultiScaleDiscriminator(Discriminator):
         dtype=None,
     ):
         super().__init__(name, dtype)
-        if not norms:
-            raise ValueError("norms: there must be at least one")
+        check_list("norms", norms, MOST_PARTS)
         for norm in norms:
             check_norm("norms", norm)
-        check_stack(
-            odd=(*kernel_sizes, score_kernel_size),
-            channels=channels,
-            kernel_sizes=kernel_sizes,
-            strides=strides,
-            groups=groups,
-        )
+        check_stack(channels, kernel_sizes, strides, score_kernel_size)
+        check_slope(slope)
+        check_each("groups", groups, 1, MOST_TAPS)
+        if len(groups) != len(channels):
+            raise ValueError(f"groups: {len(groups)} of them for {len(channels)} channels")
         for group, before, after in zip(groups, (1, *channels), channels, strict=False):
             if before % group or after % group:
-                raise ValueError(f"groups: {group} does not divide {before} and {after} channels")
+                common = math.gcd(before, after)
+                below = max(n for n in range(1, group) if common % n == 0)
+                above = next((n for n in range(group, common + 1) if common % n == 0), 0)
+                raise ValueError(
+                    f"groups: {group} does not divide {before} and {after} channels; "
+                    f"{either(below, above)} does"
+                )
         self.norms = tuple(norms)
         self.channels = tuple(channels)
         self.kernel_sizes = tuple(kernel_sizes)

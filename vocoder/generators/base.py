@@ -1,10 +1,17 @@
 """What every generator is."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import keras
 
-from vocoder.config import AudioConfig
+from vocoder.config import (
+    MOST_BANDS,
+    MOST_SAMPLES,
+    AudioConfig,
+    check_precision,
+    check_whole,
+)
 from vocoder.layers.weight_norm import fold_weights
 
 
@@ -21,6 +28,7 @@ class Generator(keras.Model):
         n_mels: Bands of the mel; None for those of `audio`.
         hop_length: Samples that the network makes of a frame.
         reason: The argument that sets `hop_length`, with its value, for the message.
+        suggest: Called with the hop length of `audio`, says what would make it, for the same.
 
     Attributes:
         rematerialization: Whether what is inside the blocks is computed once more for the gradient,
@@ -32,11 +40,14 @@ class Generator(keras.Model):
 
     rematerialization = False
 
-    def __init__(self, audio, n_mels, hop_length, reason, **model_arguments):
+    def __init__(self, audio, n_mels, hop_length, reason, suggest, **model_arguments):
         super().__init__(**model_arguments)
-        self.audio = AudioConfig(**audio) if isinstance(audio, Mapping) else audio
+        check_precision("dtype", self.dtype_policy.name)
+        self.audio = _audio(audio)
         if n_mels is None:
             n_mels = self.audio.n_mels if self.audio else 80
+        check_whole("n_mels", n_mels, 1, MOST_BANDS)
+        check_whole("hop_length", hop_length, 1, MOST_SAMPLES)
         self.n_mels = n_mels
         self.hop_length = hop_length
         if self.audio and self.audio.n_mels != n_mels:
@@ -44,7 +55,8 @@ class Generator(keras.Model):
         if self.audio and self.audio.hop_length != hop_length:
             raise ValueError(
                 f"{reason} makes {hop_length} samples of a frame, "
-                f"but audio.hop_length is {self.audio.hop_length}"
+                f"but audio.hop_length is {self.audio.hop_length}; "
+                f"{suggest(self.audio.hop_length)} would do"
             )
 
     @property
@@ -67,3 +79,15 @@ class Generator(keras.Model):
                 generator.build((None, None, self.n_mels))
         fold_weights(self, twin)
         return twin
+
+
+def _audio(settings) -> AudioConfig | None:
+    if settings is None or isinstance(settings, AudioConfig):
+        return settings
+    known = {field.name for field in dataclasses.fields(AudioConfig)}
+    if not isinstance(settings, Mapping) or not set(settings) <= known:
+        raise ValueError(f"audio: must be a mapping of {', '.join(sorted(known))}, or null")
+    try:
+        return AudioConfig(**settings)
+    except ValueError as error:
+        raise ValueError(f"audio.{error}") from error

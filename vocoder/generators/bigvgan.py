@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from vocoder.config import check_bool
 from vocoder.generators.upsampling import UpsamplingGenerator
 from vocoder.layers.snake import AntiAliasedSnake
 
@@ -28,6 +29,7 @@ class BigVGAN(UpsamplingGenerator):
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         weight_norm: Off in a model for inference (`folded`).
+        uneven_stages: For imported networks alone: see `UpsamplingGenerator`.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".
 
     Raises:
@@ -49,11 +51,15 @@ class BigVGAN(UpsamplingGenerator):
         n_mels=None,
         audio=None,
         weight_norm=True,
+        uneven_stages=False,
         name=None,
         dtype=None,
     ):
         if activation not in ("snake", "snakebeta"):
             raise ValueError(f'activation: must be "snake" or "snakebeta", not {activation!r}')
+        check_bool("snake_logscale", snake_logscale)
+        check_bool("use_tanh_at_final", use_tanh_at_final)
+        check_bool("use_bias_at_final", use_bias_at_final)
         super().__init__(
             upsample_rates,
             upsample_kernel_sizes,
@@ -67,6 +73,7 @@ class BigVGAN(UpsamplingGenerator):
             n_mels=n_mels,
             audio=audio,
             weight_norm=weight_norm,
+            uneven_stages=uneven_stages,
             name=name,
             dtype=dtype,
         )
@@ -85,8 +92,9 @@ class BigVGAN(UpsamplingGenerator):
     def call(self, mel):
         x = self.conv_pre(mel)
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
-            x = self.averaged(blocks, upsampling(x))
-        x = ops.cast(self.conv_post(self.activation_post(x))[..., 0], "float32")
+            x = self.averaged(blocks, self.raised(upsampling, x))
+        x = self.conv_post(self.activation_post(x))[..., 0]
+        x = ops.cast(self.trimmed(x, mel), "float32")
         return ops.tanh(x) if self.use_tanh_at_final else ops.clip(x, -1.0, 1.0)
 
     @property

@@ -3,7 +3,7 @@
 import keras
 
 from vocoder.generators.upsampling import UpsamplingGenerator
-from vocoder.layers.istft import ISTFT
+from vocoder.layers.istft import ISTFT, check_istft, check_phase
 from vocoder.layers.residual import leaky_relu
 
 
@@ -29,6 +29,7 @@ class HiFiGAN(UpsamplingGenerator):
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         weight_norm: Off in a model for inference (`folded`).
+        uneven_stages: For imported networks alone: see `UpsamplingGenerator`.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".
 
     Raises:
@@ -49,11 +50,15 @@ class HiFiGAN(UpsamplingGenerator):
         n_mels=None,
         audio=None,
         weight_norm=True,
+        uneven_stages=False,
         name=None,
         dtype=None,
     ):
         if (istft_n_fft is None) != (istft_hop_length is None):
             raise ValueError("istft_n_fft: give both istft_n_fft and istft_hop_length, or neither")
+        check_phase(istft_phase)
+        if istft_n_fft is not None:
+            check_istft(istft_n_fft, istft_hop_length)
         super().__init__(
             upsample_rates,
             upsample_kernel_sizes,
@@ -61,11 +66,13 @@ class HiFiGAN(UpsamplingGenerator):
             resblock,
             resblock_kernel_sizes,
             resblock_dilation_sizes,
-            post_channels=istft_n_fft + 2 if istft_n_fft else 1,
+            post_channels=istft_n_fft + 2 if istft_n_fft is not None else 1,
+            head_n_fft=istft_n_fft,
             head_hop_length=istft_hop_length,
             n_mels=n_mels,
             audio=audio,
             weight_norm=weight_norm,
+            uneven_stages=uneven_stages,
             name=name,
             dtype=dtype,
         )
@@ -81,11 +88,11 @@ class HiFiGAN(UpsamplingGenerator):
     def call(self, mel):
         x = self.conv_pre(mel)
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
-            x = upsampling(leaky_relu(x))
+            x = self.raised(upsampling, leaky_relu(x))
             x = self.averaged(blocks, x)
         x = self.conv_post(leaky_relu(x, slope=0.01))  # 0.01 here alone, as in the original
         x = self.head(x)
-        return x if self.istft_n_fft else x[..., 0]
+        return self.trimmed(x if self.istft_n_fft else x[..., 0], mel)
 
     @property
     def post_reach(self):

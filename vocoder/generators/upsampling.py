@@ -3,6 +3,16 @@
 import dataclasses
 import math
 
+from keras import ops
+
+from vocoder.config import (
+    MOST_SAMPLES,
+    check_bool,
+    check_each,
+    check_list,
+    check_whole,
+    either,
+)
 from vocoder.generators.base import Generator
 from vocoder.layers.residual import ResidualBlock
 from vocoder.layers.weight_norm import conv1d, conv1d_transpose
@@ -17,15 +27,20 @@ class UpsamplingGenerator(Generator):
     Args:
         upsample_rates: Factor of each stage; their product, times `head_hop_length`, is the hop
             length of the mel.
-        upsample_kernel_sizes: Taps of each transposed convolution; as odd or even as its rate.
+        upsample_kernel_sizes: Taps of each transposed convolution; as odd or even as its rate,
+            unless `uneven_stages`.
         upsample_initial_channel: Channels before the first stage; each stage halves them.
         resblock: 1 or 2, the kind of residual block.
         resblock_kernel_sizes: One block for each, in parallel.
         resblock_dilation_sizes: Dilations of each of these blocks.
         activation, snake_logscale: Of the residual blocks.
         post_channels, post_bias: Channels after the last convolution, and whether it has a bias.
-        head_hop_length: Samples that the head makes of each of the last stage's; None for 1.
+        head_n_fft, head_hop_length: Window of the head, and samples that it makes of each of the
+            last stage's; None for 1.
         n_mels, audio, weight_norm, name, dtype: As in every generator.
+        uneven_stages: Whether taps may differ from the rate by an odd number. Such a stage makes a
+            sample more than the rate says, as HiFi-GAN's code does with PyTorch, and passes it on;
+            what is more than `hop_length` samples a frame is cut off the end of the waveform.
 
     Raises:
         ValueError: "argument: reason".
@@ -43,28 +58,31 @@ class UpsamplingGenerator(Generator):
         snake_logscale=True,
         post_channels=1,
         post_bias=True,
+        head_n_fft=None,
         head_hop_length=None,
         n_mels=None,
         audio=None,
         weight_norm=True,
+        uneven_stages=False,
         name=None,
         dtype=None,
     ):
-        _check(
-            upsample_rates,
-            upsample_kernel_sizes,
-            upsample_initial_channel,
-            resblock,
-            resblock_kernel_sizes,
-            resblock_dilation_sizes,
+        check_bool("weight_norm", weight_norm)
+        check_bool("uneven_stages", uneven_stages)
+        _check_stages(
+            upsample_rates, upsample_kernel_sizes, upsample_initial_channel, uneven_stages
         )
+        _check_blocks(resblock, resblock_kernel_sizes, resblock_dilation_sizes)
+
+        def suggest(hop_length):
+            return _stages_for(hop_length, len(upsample_rates), head_n_fft, head_hop_length)
+
         hop_length = math.prod(upsample_rates) * (head_hop_length or 1)
         product = " x ".join(map(str, upsample_rates))
         if head_hop_length:
             product += f" with istft_hop_length {head_hop_length}"
-        super().__init__(
-            audio, n_mels, hop_length, f"upsample_rates: {product}", name=name, dtype=dtype
-        )
+        reason = f"upsample_rates: {product}"
+        super().__init__(audio, n_mels, hop_length, reason, suggest, name=name, dtype=dtype)
         self.upsample_rates = tuple(upsample_rates)
         self.upsample_kernel_sizes = tuple(upsample_kernel_sizes)
         self.upsample_initial_channel = upsample_initial_channel
@@ -72,6 +90,7 @@ class UpsamplingGenerator(Generator):
         self.resblock_kernel_sizes = tuple(resblock_kernel_sizes)
         self.resblock_dilation_sizes = tuple(map(tuple, resblock_dilation_sizes))
         self.weight_norm = weight_norm
+        self.uneven_stages = uneven_stages
 
         common = {"weight_norm": weight_norm, "dtype": self.dtype_policy}
         self.conv_pre = conv1d(upsample_initial_channel, 7, name="conv_pre", **common)
@@ -120,6 +139,21 @@ class UpsamplingGenerator(Generator):
         """Samples of the last stage on each side that the waveform depends on."""
         raise NotImplementedError
 
+    def raised(self, upsampling, x):
+        """What a transposed convolution makes of `x`, with as much cut off at either end."""
+        y = upsampling(x)
+        if upsampling.padding == "same":
+            return y
+        (rate,), (taps,) = upsampling.strides, upsampling.kernel_size
+        cut = (taps - rate) // 2
+        return y[:, cut : ops.shape(y)[1] - cut]
+
+    def trimmed(self, waveform, mel):
+        """The waveform without what `uneven_stages` make more."""
+        if not self.uneven_stages:
+            return waveform
+        return waveform[:, : ops.shape(mel)[1] * self.hop_length]
+
     def averaged(self, blocks, x):
         """The mean of what the blocks make of `x`."""
         return sum(self.through(block, x) for block in blocks) / len(blocks)
@@ -131,7 +165,7 @@ class UpsamplingGenerator(Generator):
         for upsampling, blocks in zip(self.upsamplings[::-1], self.blocks[::-1], strict=True):
             reach += max(block.reach for block in blocks)
             (rate,), (kernel_size,) = upsampling.strides, upsampling.kernel_size
-            reach = -(-(reach + (kernel_size + rate) // 2 - 1) // rate)
+            reach = -(-(reach + (kernel_size + rate - 1) // 2) // rate)
         return reach + 3  # conv_pre
 
     def get_config(self):
@@ -148,29 +182,75 @@ class UpsamplingGenerator(Generator):
             "n_mels": self.n_mels,
             "audio": dataclasses.asdict(self.audio) if self.audio else None,
             "weight_norm": self.weight_norm,
+            "uneven_stages": self.uneven_stages,
         }
 
 
-def _check(rates, kernels, channels, resblock, block_kernels, dilations):
-    if not rates or any(rate < 1 for rate in rates):
-        raise ValueError(f"upsample_rates: {list(rates)} must be one or more factors of at least 1")
+MOST_STAGES = 16
+MOST_TAPS, MOST_DILATION = 2**12, 2**10
+MOST_CHANNELS = 2**16
+
+
+def _check_stages(rates, kernels, channels, uneven):
+    check_each("upsample_rates", rates, 1, MOST_SAMPLES, MOST_STAGES)
+    check_each("upsample_kernel_sizes", kernels, 1, MOST_TAPS, MOST_STAGES)
     if len(kernels) != len(rates):
         raise ValueError(
             f"upsample_kernel_sizes: {len(kernels)} of them for {len(rates)} upsample_rates"
         )
     for rate, kernel in zip(rates, kernels, strict=True):
-        if kernel < rate or (kernel - rate) % 2:
+        if kernel < rate or ((kernel - rate) % 2 and not uneven):
+            nearest = either(kernel - 1, kernel + 1, least=rate) if kernel > rate else rate
             raise ValueError(
-                f"upsample_kernel_sizes: {kernel} must be the rate {rate} plus an even number"
+                f"upsample_kernel_sizes: {kernel} must be the rate {rate} plus an even number; "
+                f"{nearest} would do"
             )
-    if channels % 2 ** len(rates):
-        raise ValueError(f"upsample_initial_channel: {channels} can't be halved {len(rates)} times")
-    if resblock not in (1, 2):
-        raise ValueError(f"resblock: must be 1 or 2, not {resblock!r}")
-    if not block_kernels or any(kernel % 2 == 0 for kernel in block_kernels):
-        raise ValueError(f"resblock_kernel_sizes: {list(block_kernels)} must be odd numbers")
-    if len(dilations) != len(block_kernels):
+    check_whole("upsample_initial_channel", channels, 1, MOST_CHANNELS)
+    factor = 2 ** len(rates)
+    if channels % factor:
+        below = channels // factor * factor
         raise ValueError(
-            f"resblock_dilation_sizes: {len(dilations)} lists for {len(block_kernels)} "
+            f"upsample_initial_channel: {channels} can't be halved {len(rates)} times; "
+            f"{either(below, below + factor)} can"
+        )
+
+
+def _check_blocks(resblock, kernels, dilations):
+    check_whole("resblock", resblock, 1, 2)
+    check_each("resblock_kernel_sizes", kernels, 1, MOST_TAPS, MOST_STAGES)
+    for kernel in kernels:
+        if kernel % 2 == 0:
+            nearest = either(kernel - 1, kernel + 1)
+            raise ValueError(f"resblock_kernel_sizes: {kernel} is not odd; {nearest} would do")
+    check_list("resblock_dilation_sizes", dilations, MOST_STAGES)
+    for of_block in dilations:
+        check_each("resblock_dilation_sizes", of_block, 1, MOST_DILATION, MOST_STAGES)
+    if len(dilations) != len(kernels):
+        raise ValueError(
+            f"resblock_dilation_sizes: {len(dilations)} lists for {len(kernels)} "
             "resblock_kernel_sizes"
         )
+
+
+def _stages_for(hop_length, stages, n_fft, head_hop_length):
+    """Arguments that make so many samples of a frame, with at most so many stages."""
+    head = ""
+    if head_hop_length:
+        divisors = [d for d in range(1, hop_length + 1) if hop_length % d == 0]
+        share = min(divisors, key=lambda d: abs(d - head_hop_length))
+        if share != head_hop_length:
+            times = max(2, n_fft // head_hop_length)
+            times += share * times % 2
+            head = f", istft_hop_length={share}, istft_n_fft={share * times}"
+        hop_length //= share
+    rates, rest = [], hop_length
+    for factor in range(2, hop_length + 1):
+        while rest % factor == 0:
+            rates.append(factor)
+            rest //= factor
+    while len(rates) > stages:
+        rates = sorted([rates[0] * rates[1], *rates[2:]])
+    rates = rates[::-1] or [1]
+    kernels = [2 * rate + rate % 2 for rate in rates]
+    listed = ("[" + ",".join(map(str, numbers)) + "]" for numbers in (rates, kernels))
+    return "upsample_rates={} with upsample_kernel_sizes={}".format(*listed) + head

@@ -1,5 +1,6 @@
 """Vocos (Siuzdak, arXiv:2306.00814; github.com/gemelo-ai/vocos)."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -7,12 +8,14 @@ import keras
 from keras import ops
 
 from vocoder.audio.mel import mel_to_magnitude
+from vocoder.config import check_bool, check_whole
 from vocoder.generators.base import Generator
 from vocoder.layers.convnext import KERNEL_SIZE, ConvNeXtBlock, initial_kernel, layer_norm
-from vocoder.layers.istft import ISTFT, GriffinLim
+from vocoder.layers.istft import ISTFT, GriffinLim, check_istft
 from vocoder.layers.weight_norm import default_kernel
 
 MAGNITUDE_LIMIT = 100.0  # the original's "safeguard"
+MOST_UNITS, MOST_LAYERS, MOST_ITERATIONS = 2**16, 2**8, 1000
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -62,21 +65,24 @@ class Vocos(Generator):
         name=None,
         dtype=None,
     ):
-        sizes = {"dim": dim, "intermediate_dim": intermediate_dim, "num_layers": num_layers}
+        check_whole("dim", dim, 1, MOST_UNITS)
+        check_whole("intermediate_dim", intermediate_dim, 1, MOST_UNITS)
+        check_whole("num_layers", num_layers, 1, MOST_LAYERS)
+        check_bool("mel_prior", mel_prior)
         if griffin_lim_iterations is not None:
-            sizes["griffin_lim_iterations"] = griffin_lim_iterations
-            sizes["griffin_lim_training_iterations"] = griffin_lim_training_iterations
-        for argument, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{argument}: must be at least 1, not {size}")
+            check_whole("griffin_lim_iterations", griffin_lim_iterations, 1, MOST_ITERATIONS)
+        check_whole(
+            "griffin_lim_training_iterations", griffin_lim_training_iterations, 1, MOST_ITERATIONS
+        )
+        without = " with mel_prior=false" if mel_prior else ""
+        check_istft(istft_n_fft, istft_hop_length, istft_padding, without)
         reason = f"istft_hop_length: {istft_hop_length}"
-        super().__init__(audio, n_mels, istft_hop_length, reason, name=name, dtype=dtype)
-        windows = {self.audio.n_fft, self.audio.win_length} if self.audio else set()
-        if mel_prior and windows != {istft_n_fft}:
-            raise ValueError(
-                "mel_prior: needs an audio.n_fft and audio.win_length like istft_n_fft "
-                f"({istft_n_fft})"
-            )
+        super().__init__(
+            audio, n_mels, istft_hop_length, reason, "istft_hop_length={}".format, name=name,
+            dtype=dtype,
+        )  # fmt: skip
+        if mel_prior:
+            self._check_prior(istft_n_fft, istft_hop_length, istft_padding)
         self.dim = dim
         self.intermediate_dim = intermediate_dim
         self.num_layers = num_layers
@@ -116,6 +122,20 @@ class Vocos(Generator):
             )
         self.out = keras.layers.Dense(
             self.head.channels, kernel_initializer=default_kernel(), dtype="float32"
+        )
+
+    def _check_prior(self, n_fft, hop_length, padding):
+        windows = {self.audio.n_fft, self.audio.win_length} if self.audio else set()
+        if windows == {n_fft}:
+            return
+        way_out = "mel_prior=false would do"
+        if len(windows) == 1:
+            with contextlib.suppress(ValueError):
+                check_istft(*windows, hop_length, padding)
+                way_out = f"istft_n_fft={self.audio.n_fft} or {way_out}"
+        raise ValueError(
+            "mel_prior: needs an audio.n_fft and audio.win_length like istft_n_fft "
+            f"({n_fft}); {way_out}"
         )
 
     def build(self, input_shape):

@@ -1,14 +1,47 @@
 """Heads that make samples of spectra, for networks at a frame rate."""
 
 import math
+import reprlib
 
 import keras
 from keras import ops
 
 from vocoder.audio.stft import inverse_stft, stft
-from vocoder.config import frame_margins
+from vocoder.config import check_whole, either, frame_margins
 
 MOMENTUM = 0.99  # of fast Griffin-Lim, as recommended there and in librosa
+
+
+MOST_N_FFT = 2**13  # whose inverse DFT as a matrix has half a gigabyte
+
+
+def check_phase(phase) -> None:
+    """Raises `ValueError("istft_phase: reason")` for an unknown one."""
+    if phase not in ("free", "sine"):
+        raise ValueError(f'istft_phase: must be "free" or "sine", not {reprlib.repr(phase)}')
+
+
+def check_istft(n_fft: int, hop_length: int, padding: str = "same", besides: str = "") -> None:
+    """Raises `ValueError("istft_ARGUMENT: reason")` unless a head can be made of these.
+
+    Args:
+        n_fft, hop_length, padding: As in `SpectralHead`.
+        besides: What else would have to be changed with `n_fft`, for the message.
+    """
+    check_whole("istft_n_fft", n_fft, 2, MOST_N_FFT)
+    check_whole("istft_hop_length", hop_length, 1, MOST_N_FFT)
+    if padding not in ("same", "center"):
+        raise ValueError(f'istft_padding: must be "same" or "center", not {padding!r}')
+    least, times = (2, "twice") if padding == "same" else (3, "three times")
+    step = hop_length * (1 + hop_length % 2)  # even multiples
+    if n_fft % step or n_fft < least * hop_length:
+        below = n_fft // step * step
+        smallest = -(-least * hop_length // step) * step
+        nearest = either(below, max(below + step, smallest), least=smallest)
+        raise ValueError(
+            f"istft_hop_length: {hop_length} must divide istft_n_fft ({n_fft}, even) "
+            f"at least {times}; istft_n_fft={nearest}{besides} would do"
+        )
 
 
 class SpectralHead(keras.layers.Layer):
@@ -32,14 +65,7 @@ class SpectralHead(keras.layers.Layer):
 
     def __init__(self, n_fft, hop_length, padding, log_magnitude_limit, **arguments):
         super().__init__(**arguments | {"dtype": "float32"})
-        if padding not in ("same", "center"):
-            raise ValueError(f'istft_padding: must be "same" or "center", not {padding!r}')
-        least, times = (2, "twice") if padding == "same" else (3, "three times")
-        if hop_length < 1 or n_fft % hop_length or n_fft < least * hop_length or n_fft % 2:
-            raise ValueError(
-                f"istft_hop_length: {hop_length} must divide istft_n_fft ({n_fft}, even) "
-                f"at least {times}"
-            )
+        check_istft(n_fft, hop_length, padding)
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.padding = padding
@@ -89,8 +115,7 @@ class ISTFT(SpectralHead):
         **arguments,
     ):
         super().__init__(n_fft, hop_length, padding, log_magnitude_limit, **arguments)
-        if phase not in ("free", "sine"):
-            raise ValueError(f'istft_phase: must be "free" or "sine", not {phase!r}')
+        check_phase(phase)
         self.phase = phase
         self.channels = 2 * self.bins
 

@@ -77,13 +77,17 @@ def conv1d(filters, kernel_size, *, weight_norm, **arguments):
 
 
 def conv1d_transpose(filters, kernel_size, strides, *, weight_norm, **arguments):
-    """A transposed convolution that multiplies the length by `strides`."""
+    """A transposed convolution that multiplies the length by `strides`.
+
+    Where it can't cut as many samples off the one end as off the other, since `kernel_size` and
+    `strides` differ by an odd number, it cuts none: `padding` is "valid".
+    """
     cls = WeightNormConv1DTranspose if weight_norm else keras.layers.Conv1DTranspose
     return cls(
         filters,
         kernel_size,
         strides,
-        padding="same",
+        padding="valid" if (kernel_size - strides) % 2 else "same",
         kernel_initializer=default_kernel(),
         **arguments,
     )

@@ -20,8 +20,9 @@ def build_multi_loss(
     """Builds the parts of `{terms: {NAME: {loss: LOSS, weight: W, argument: value, ...}, ...}}`.
 
     Without discriminators it is called with two waveforms. With them, y_true and y_pred are
-    `{"waveform": (batch, samples), "features": discriminators(waveform)}`, and a term on feature
-    maps is a `MultiLoss` of its own with an equal part for each sub-discriminator.
+    `{"waveform": (batch, samples), "features": discriminators(waveform)}`, or None as the features,
+    which leaves the terms on feature maps out. Such a term is a `MultiLoss` of its own with an
+    equal part for each sub-discriminator.
 
     Args:
         node: The `loss` node; every term is one part, under its own name.

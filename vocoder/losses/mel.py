@@ -5,7 +5,18 @@ from keras import ops
 
 from vocoder.audio.mel import log_compress, mel_filterbank
 from vocoder.audio.stft import pad_reflect, power_spectrogram
-from vocoder.config import check_log, check_window, frame_margins
+from vocoder.config import (
+    MOST_BANDS,
+    MOST_SAMPLES,
+    check_bool,
+    check_each,
+    check_list,
+    check_log,
+    check_number,
+    check_whole,
+    check_window,
+    frame_margins,
+)
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -55,7 +66,8 @@ class MelLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.sample_rate = sample_rate
         self.n_fft = n_fft
-        self.hop_length = n_fft // 4 if hop_length is None else hop_length
+        check_whole("n_fft", n_fft, 1, MOST_SAMPLES)
+        self.hop_length = max(1, n_fft // 4) if hop_length is None else hop_length
         self.win_length = n_fft if win_length is None else win_length
         self.n_mels = n_mels
         self.fmin = fmin
@@ -70,8 +82,8 @@ class MelLoss(keras.losses.Loss):
         check_log(log, floor)
         if padding not in ("center", "same"):
             raise ValueError(f'padding: must be "center" or "same", not {padding!r}')
-        if linear_weight < 0:
-            raise ValueError(f"linear_weight: must be 0 or more, not {linear_weight}")
+        check_number("linear_weight", linear_weight, 0)
+        check_bool("htk", htk)
         self._filterbank = mel_filterbank(sample_rate, n_fft, n_mels, fmin, fmax, htk, norm)
         self.shortest = 1 + max(frame_margins(self.n_fft, self.hop_length, padding))
 
@@ -147,8 +159,11 @@ class MultiResolutionMelLoss(keras.losses.Loss):
         dtype=None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_each("n_fft", n_fft, 1, MOST_SAMPLES)
+        check_each("n_mels", n_mels, 1, MOST_BANDS)
         logs = [log] * len(n_fft) if isinstance(log, str) else log
-        if not len(n_fft) == len(n_mels) == len(logs) > 0:
+        check_list("log", logs)
+        if not len(n_fft) == len(n_mels) == len(logs):
             raise ValueError("n_mels: n_fft, n_mels and log (if a list) need as many values each")
         self.losses = [
             MelLoss(

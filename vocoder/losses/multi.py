@@ -6,7 +6,13 @@ part's metric, and returns the weighted sum.
     multi = MultiLoss([LossCfg("mse", 1.0), LossCfg(MelLoss(), 45.0, "mel")])
     model.compile(optimizer, loss=multi, metrics=multi.metrics)
 
-A part can take one entry of a structured output, and can itself be a MultiLoss:
+A part can take one output of several. Keras calls a loss with one after the other, unless it is one
+of a list and the outputs are no list (or the other way round: a tuple):
+
+    multi = MultiLoss([LossCfg("mse", of="low"), LossCfg("mae", 0.1, of="high")])
+    model.compile(optimizer, loss=[multi], metrics={"low": multi.metrics})
+
+There the name of any output will do. A part can itself be a MultiLoss:
 
     scores = MultiLoss([LossCfg("mse", of="low"), LossCfg("mse", of="high")])
     multi = MultiLoss([LossCfg(MelLoss(), 45.0, "mel", of="waveform"),
@@ -37,8 +43,8 @@ class LossCfg:
             (y_true, y_pred), or a serialised loss (dict).
         weight: Factor in the total, 0 or more. With 0 the part is shown but not trained on.
         name: Its name in logs; None for the loss's own.
-        of: Which entry of y_true and y_pred it takes, if these are mappings; None for all of it.
-            Where the entry is not there, the part is left out.
+        of: Which entry of y_true and y_pred it takes, a key of mappings or an index of lists; None
+            for all of it. Where y_pred has None as that entry, the part is left out.
 
     Raises:
         ValueError: The weight is negative or not a number.
@@ -47,7 +53,7 @@ class LossCfg:
     loss: keras.losses.Loss | str | Callable | Mapping[str, Any]
     weight: float = 1.0
     name: str | None = None
-    of: str | None = None
+    of: str | int | None = None
 
     def __post_init__(self):
         self.loss = _as_loss(self.loss)
@@ -138,11 +144,15 @@ class MultiLoss(keras.losses.Loss):
 
         Args:
             y_true, y_pred: What the parts take: (batch, samples) for the waveform losses of this
-                package, or mappings of which each part takes its `of`.
+                package, or mappings or lists of which each part takes its `of`.
             sample_weight: As in Keras, (batch,) or what the parts broadcast.
+
+        Raises:
+            ValueError: An entry that a part takes isn't there.
         """
         total, self.values = self._compute(y_true, y_pred, sample_weight)
-        examples = ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        there = [y for y in keras.tree.flatten(y_pred) if y is not None]
+        examples = ops.shape(there[0])[0]
         for metric in self.metrics:
             if metric.name in self.values:
                 metric.mean_update_state(self.values[metric.name], examples)
@@ -152,9 +162,10 @@ class MultiLoss(keras.losses.Loss):
         """The weighted sum, and the unweighted values of the parts by name."""
         total, values = 0.0, {}
         for part in self.parts:
-            if part.of is not None and part.of not in y_pred:
+            pred = _entry(part, y_pred, "y_pred")
+            if pred is None:
                 continue
-            true, pred = (y if part.of is None else y[part.of] for y in (y_true, y_pred))
+            true = _entry(part, y_true, "y_true")
             if not part.weight:
                 # It takes no backward pass, and its NaN doesn't reach the total.
                 pred = keras.tree.map_structure(ops.stop_gradient, pred)
@@ -185,6 +196,24 @@ class MultiLoss(keras.losses.Loss):
             "name": self.name,
             "key": self.key,
         }
+
+
+def _entry(part, y, name):
+    """What a part takes of `y`, which is y_true or y_pred."""
+    if part.of is None:
+        return y
+    if not isinstance(y, Mapping | list | tuple):
+        raise ValueError(
+            f"{part.name}: takes of={part.of!r}, but {name} is a single tensor: Keras calls a loss "
+            "with one output after the other. With a dict of several outputs "
+            'compile(loss=[multi], metrics={"OUTPUT": multi.metrics}) calls it with all of them, '
+            "with a list of them loss=(multi,) does; a model of one output needs no `of`; any "
+            "other can call multi(y, y_pred) in its compute_loss"
+        )
+    entries = list(y) if isinstance(y, Mapping) else list(range(len(y)))
+    if part.of not in entries:
+        raise ValueError(f"{part.name}: takes of={part.of!r}, but {name} has {entries} alone")
+    return y[part.of]
 
 
 @keras.saving.register_keras_serializable("vocoder")

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from vocoder.audio.stft import SILENCE, power_spectrogram
-from vocoder.config import check_window
+from vocoder.config import MOST_SAMPLES, check_each, check_number, check_window
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -57,10 +57,11 @@ class STFTLoss(keras.losses.Loss):
         check_window(n_fft, hop_length, win_length)
         if convergence not in ("example", "batch"):
             raise ValueError(f'convergence: must be "example" or "batch", not {convergence!r}')
+        check_number("convergence_weight", convergence_weight)
+        check_number("magnitude_weight", magnitude_weight)
         if min(convergence_weight, magnitude_weight) < 0:
             raise ValueError("convergence_weight: this and magnitude_weight must be 0 or more")
-        if not power_floor > 0:
-            raise ValueError(f"power_floor: must be above 0, not {power_floor}")
+        check_number("power_floor", power_floor, 1e-30)
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.win_length = win_length
@@ -139,7 +140,13 @@ class MultiResolutionSTFTLoss(keras.losses.Loss):
         dtype=None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if not len(n_fft) == len(hop_length) == len(win_length) > 0:
+        for key, lengths in {
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "win_length": win_length,
+        }.items():
+            check_each(key, lengths, 1, MOST_SAMPLES)
+        if not len(n_fft) == len(hop_length) == len(win_length):
             raise ValueError("n_fft: n_fft, hop_length and win_length need as many values each")
         self.losses = [
             STFTLoss(

@@ -146,7 +146,7 @@ class AdversarialTrainer(Trainer):
         """Gradients of the loss of waveforms that have been made, and its values."""
         mel, recorded = data
         generator_tape, waveform = made[_replica()]
-        y_true, y_pred = {WAVEFORM: recorded}, {WAVEFORM: waveform}
+        y_true, y_pred = self._measured(recorded), self._measured(waveform)
         # The discriminators' weights are no business of this tape: only the waveform is.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(waveform)
@@ -160,7 +160,7 @@ class AdversarialTrainer(Trainer):
         return gradients, {"loss": self._unscaled(loss), **self.loss.values}
 
     def _measured(self, waveform):
-        return {WAVEFORM: waveform}
+        return {WAVEFORM: waveform, FEATURES: None}
 
 
 def _replica():

@@ -17,7 +17,9 @@ from tqdm import tqdm
 from vocoder.audio import files
 from vocoder.data.index import find
 from vocoder.data.probe import Probes
-from vocoder.errors import InputError, exit_on_input_error
+from vocoder.errors import InputError, printable
+from vocoder.paths import user_path
+from vocoder.startup import command
 
 _CHUNK = 8  # files a request
 
@@ -88,7 +90,7 @@ def check(root: Path, sample_rate: int | None = None) -> tuple[str, bool]:
     table += [f"clipped     {line}" for line in clipped]
     table += [f"duplicate   {path}: as {group[0]}" for group in same for path in group[1:]]
     table += [f"bad         {' '.join(line.splitlines())}" for line in bad]
-    return "\n".join(table), bool(bad)
+    return "\n".join(map(printable, table)), bool(bad)
 
 
 def _counts(counter, unit):
@@ -97,16 +99,15 @@ def _counts(counter, unit):
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m vocoder.check", description=__doc__)
-    parser.add_argument("data", metavar="DATA", type=Path, help="folder of recordings")
-    parser.add_argument("--sample-rate", type=int, help="Hz; other rates count as bad")
-    given = parser.parse_args(arguments)
-    with exit_on_input_error():
+    with command():
+        parser = argparse.ArgumentParser(prog="python -m vocoder.check", description=__doc__)
+        parser.add_argument("data", metavar="DATA", help="folder of recordings")
+        parser.add_argument("--sample-rate", type=int, help="Hz; other rates count as bad")
+        given = parser.parse_args(arguments)
         if given.sample_rate is not None and given.sample_rate < 1:
             raise InputError(f"--sample-rate: must be at least 1, not {given.sample_rate}")
-        table, bad = check(given.data.expanduser(), given.sample_rate)
-    # Names of files need not be text.
-    print(table.encode("utf-8", "backslashreplace").decode())
+        table, bad = check(user_path(given.data), given.sample_rate)
+        print(table)
     return int(bad)
 
 

@@ -24,10 +24,15 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from vocoder.startup import command, import_keras
+
+if __name__ in ("__main__", "__mp_main__"):  # before anything else imports it
+    with command():
+        import_keras("the benchmark")
 
 import keras
 import numpy as np
@@ -38,7 +43,9 @@ from hydra import compose, initialize_config_dir
 from vocoder import registry
 from vocoder.config import RunConfig, asset, register_resolvers
 from vocoder.data.pipeline import AudioPipeline
+from vocoder.errors import InputError
 from vocoder.losses.build import build_multi_loss
+from vocoder.paths import replacing, user_path
 from vocoder.synthesize import WINDOWS, Vocoder
 from vocoder.training.build import build_trainer
 from vocoder.training.optimizer import build_optimizer
@@ -296,26 +303,8 @@ def scaling_row(size: int, *recipe) -> dict:
     return row | {"step_seconds": median_seconds(step, 2), "examples": size}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    rows = ("pipeline", "step", "synthesis", "adversarial", "memory", "scaling")
-    parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
-    parser.add_argument(
-        "--generators",
-        nargs="+",
-        metavar="NAME",
-        choices=sorted(path.stem for path in (asset("configs") / "generator").glob("*.yaml")),
-        help="configs to measure (default: for each row those that tell most)",
-    )
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmark.json"))
-    options = parser.parse_args()
-    if not options.seconds > 0:
-        print(f"error: --seconds: must be above 0, not {options.seconds}", file=sys.stderr)
-        sys.exit(2)
-
+def measured(rows: Sequence[str], generators: Sequence[str] | None, seconds: float) -> dict:
+    """Measures and prints row after row, and returns them all."""
     table = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
@@ -328,31 +317,59 @@ def main() -> None:
         print(f"{name:<28}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         sys.stdout.flush()
 
-    if "pipeline" in options.rows:
-        add("pipeline", pipeline_row(options.seconds))
-    if "step" in options.rows:
-        for generator in options.generators or TRAINED:
-            add(f"step {generator}", step_row(generator, 4 * options.seconds))
-    if "synthesis" in options.rows:
-        for generator in options.generators or GENERATORS:
-            add(f"synthesis {generator}", synthesis_row(generator, options.seconds))
-    if "adversarial" in options.rows:
-        for generator in options.generators or ADVERSARIAL:
+    if "pipeline" in rows:
+        add("pipeline", pipeline_row(seconds))
+    if "step" in rows:
+        for generator in generators or TRAINED:
+            add(f"step {generator}", step_row(generator, 4 * seconds))
+    if "synthesis" in rows:
+        for generator in generators or GENERATORS:
+            add(f"synthesis {generator}", synthesis_row(generator, seconds))
+    if "adversarial" in rows:
+        for generator in generators or ADVERSARIAL:
             add(f"adversarial {generator}", adversarial_row(generator))
-    if "memory" in options.rows:
-        for generator in options.generators or REMATERIALIZED:
+    if "memory" in rows:
+        for generator in generators or REMATERIALIZED:
             row = memory_row(BATCH_SIZE.get(generator, 16), f"generator={generator}")
             add(f"memory {generator}", row)
-    if "scaling" in options.rows:
-        for generator in options.generators or GENERATORS:
+    if "scaling" in rows:
+        for generator in generators or GENERATORS:
             row = scaling_row(BATCH_SIZE.get(generator, 16), f"generator={generator}")
             add(f"scaling {generator}", row)
-        if not options.generators:
+        if not generators:
             recipe = ["generator=hifigan_v1", "discriminator=mpd_msd", "loss=hifigan"]
             add("scaling hifigan_v1 mpd_msd", scaling_row(4, *recipe))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(table, indent=2) + "\n")
-    print(f"written to {options.out}")
+    return table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; exits with 2 if nothing could begin."""
+    with command():
+        parser = argparse.ArgumentParser(
+            description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        rows = ("pipeline", "step", "synthesis", "adversarial", "memory", "scaling")
+        parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
+        parser.add_argument(
+            "--generators",
+            nargs="+",
+            metavar="NAME",
+            choices=sorted(path.stem for path in (asset("configs") / "generator").glob("*.yaml")),
+            help="configs to measure (default: for each row those that tell most)",
+        )
+        parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
+        parser.add_argument("--out", default="outputs/benchmark.json")
+        options = parser.parse_args(arguments)
+        out = user_path(options.out)
+        if not 0 < options.seconds < float("inf"):
+            raise InputError(f"--seconds: must be above 0, not {options.seconds}")
+        if out.is_dir():
+            raise InputError(f"--out: {out} is a folder; give a file")
+        out.parent.mkdir(parents=True, exist_ok=True)  # tells now if it can't be written to
+        table = measured(options.rows, options.generators, options.seconds)
+        with replacing(out) as file:
+            file.write(json.dumps(table, indent=2) + "\n")
+        print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ MAY_IMPORT = {
         "discriminators", "losses",
     },
 }  # fmt: skip
-ENTRY_POINTS = {"train", "synthesize", "evaluate", "convert", "check", "__init__"}
+ENTRY_POINTS = {"train", "synthesize", "evaluate", "convert", "check", "startup", "__init__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from vocoder.audio import files
 from vocoder.data.index import find
 from vocoder.data.probe import Probes
-from vocoder.errors import InputError, exit_on_input_error, printable
+from vocoder.errors import InputError, printable
 from vocoder.paths import user_path
+from vocoder.startup import command
 
 _CHUNK = 8  # files a request
 
@@ -99,11 +100,11 @@ def _counts(counter, unit):
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m vocoder.check", description=__doc__)
-    parser.add_argument("data", metavar="DATA", type=Path, help="folder of recordings")
-    parser.add_argument("--sample-rate", type=int, help="Hz; other rates count as bad")
-    given = parser.parse_args(arguments)
-    with exit_on_input_error():
+    with command():
+        parser = argparse.ArgumentParser(prog="python -m vocoder.check", description=__doc__)
+        parser.add_argument("data", metavar="DATA", help="folder of recordings")
+        parser.add_argument("--sample-rate", type=int, help="Hz; other rates count as bad")
+        given = parser.parse_args(arguments)
         if given.sample_rate is not None and given.sample_rate < 1:
             raise InputError(f"--sample-rate: must be at least 1, not {given.sample_rate}")
         table, bad = check(user_path(given.data), given.sample_rate)

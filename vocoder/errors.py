@@ -55,26 +55,76 @@ def blamed_on(what):
         raise InputError(f"{what}: can't be used ({reason})") from error
 
 
+class Screen:
+    """A text stream on which control characters are escaped but for line ends, tabs and returns.
+
+    So nothing that is printed, whatever names and messages are in it, commands the terminal. What
+    the stream's encoding doesn't have is escaped too.
+    """
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        shown = "".join(c if c.isprintable() or c in "\n\t\r" else _escaped(c) for c in text)
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+
 @contextlib.contextmanager
 def exit_on_input_error():
-    """Ends the process as a command has to.
+    """Ends the process as a command has to, and prints by `Screen` only.
 
-    With exit code 2 and the error's lines, if an `InputError` comes out; with 130 and a line, if
-    Ctrl-C does; without a word, if nobody reads the output any more (`| head`).
+    With exit code 2 and the error's lines, if an `InputError` comes out, or the system denies a
+    file or memory; with 130 and a line, if Ctrl-C does; without a word, if nobody reads the output
+    any more (`| head`).
     """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        stream if stream is None or isinstance(stream, Screen) else Screen(stream)
+        for stream in streams
+    )
     try:
-        yield
-        sys.stdout.flush()
-    except InputError as error:
-        for line in str(error).split("\n"):
-            print(f"error: {printable(line)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        try:
+            yield
+        except (InputError, KeyboardInterrupt, MemoryError, OSError) as error:
+            _end(error)
+        finally:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+    except BrokenPipeError:
+        drop(*streams)
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:  # what was printed can't be written
+        drop(streams[0])
+        _end(error)
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _end(error):
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if isinstance(error, KeyboardInterrupt):
         print("\ninterrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Python flushes once more at the end, which would fail again.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(BROKEN_PIPE)
+    text = str(error)
+    if isinstance(error, MemoryError):
+        text = f"not enough memory ({text or 'a smaller batch, network or input needs less'})"
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        text = ": ".join([*names, error.strerror or text])
+    for line in text.split("\n"):
+        print(f"error: {printable(line)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def drop(*streams) -> None:
+    """Lets streams go nowhere: once nobody reads them, Python's own flush at the end fails too."""
+    for stream in streams:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

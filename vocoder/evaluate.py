@@ -17,8 +17,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vocoder import __version__, registry
-from vocoder.errors import InputError, exit_on_input_error, printable
+from vocoder.errors import InputError, printable
 from vocoder.paths import user_path
+from vocoder.startup import command, devices, import_keras
 
 PACKAGES = (
     "keras", "tensorflow", "numpy", "scipy", "librosa", "soxr",
@@ -44,7 +45,7 @@ def evaluate(
     Raises:
         InputError: Something that was asked for can't be done.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_keras()
     from vocoder.evaluation import run, systems
     from vocoder.evaluation.report import Report
 
@@ -121,35 +122,35 @@ def machine() -> dict:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "backend": keras.backend.backend(),
-        "devices": keras.distribution.list_devices(),
+        "devices": devices(),
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; exits with 1 if some recordings failed, 2 if nothing could begin."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vocoder.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("models", metavar="MODEL", nargs="+")
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        required=True,
-        help="folder of recordings, or a text file with a path a line; what is at another rate "
-        "than a model's is resampled",
-    )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
-    parser.add_argument(
-        "--metrics",
-        metavar="NAME,...",
-        help=f"of {', '.join(registry.METRICS)} (default: all whose package is installed)",
-    )
-    parser.add_argument("--limit", metavar="N", type=int, help="only the first N recordings")
-    options = parser.parse_args(arguments)
-    with exit_on_input_error():
+    with command():
+        parser = argparse.ArgumentParser(
+            prog="python -m vocoder.evaluate",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("models", metavar="MODEL", nargs="+")
+        parser.add_argument(
+            "--data",
+            metavar="DIR",
+            type=Path,
+            required=True,
+            help="folder of recordings, or a text file with a path a line; what is at another rate "
+            "than a model's is resampled",
+        )
+        parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+        parser.add_argument(
+            "--metrics",
+            metavar="NAME,...",
+            help=f"of {', '.join(registry.METRICS)} (default: all whose package is installed)",
+        )
+        parser.add_argument("--limit", metavar="N", type=int, help="only the first N recordings")
+        options = parser.parse_args(arguments)
         data, out = user_path(options.data), user_path(options.out)
         if options.limit is not None and options.limit < 1:
             raise InputError(f"--limit: must be at least 1, not {options.limit}")

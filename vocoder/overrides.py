@@ -4,11 +4,13 @@ Nothing here imports Keras.
 """
 
 import contextlib
+import os
 import re
 import shlex
 from pathlib import Path
 
 from vocoder.errors import InputError
+from vocoder.paths import check_no_links, open_regular, user_path
 
 NO_TARGETS = (
     "_target_: not used here, because it would let a config run any code; "
@@ -61,6 +63,34 @@ def command(**values) -> str:
     return " ".join(["python -m vocoder.train", *map(for_shell, overrides)])
 
 
+def prepared(arguments: list[str]) -> list[str]:
+    """The arguments of a training as Hydra is to have them.
+
+    `~` is expanded in the folders that are Hydra's own.
+
+    Raises:
+        InputError: There is no such home folder, there are links in a folder of sweeps, or Hydra is
+            to unpickle a file.
+    """
+    found = []
+    for text in arguments:
+        if text.startswith("--experimental-rerun"):
+            raise InputError("--experimental-rerun: not used here; trainer.resume=RUN goes on")
+        try:
+            override = _parse(text)
+            key, value = override.key_or_group, override.value()
+        except Exception:  # what is wrong, Hydra will say
+            key = None
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and isinstance(value, str):
+            if value.startswith("~"):
+                value = str(user_path(value))
+                text = written(key, value)
+            if key == "hydra.sweep.dir" and os.path.isdir(value):
+                check_no_links(value)
+        found.append(text)
+    return found
+
+
 def for_shell(argument: str) -> str:
     """One argument of a command, quoted if need be, in printable characters."""
     if argument.isprintable():
@@ -105,7 +135,7 @@ def read(path: Path) -> list[str]:
     import yaml
 
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             content = file.read(LIMIT + 1)
         if len(content) > LIMIT:
             raise InputError(f"{path}: larger than {LIMIT:,} bytes")

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from vocoder.errors import InputError, printable
@@ -83,6 +84,62 @@ def open_regular(path) -> int:
         os.close(descriptor)
         raise InputError(f"{path}: no regular file but a folder, a pipe or a device")
     return descriptor
+
+
+def open_to_append(path) -> int:
+    """Opens a file to write at its end, if there is none but this name for it; makes it if need be.
+
+    Returns:
+        A descriptor, for `os.fdopen`.
+
+    Raises:
+        InputError: It is a link, has other names, or is no file that can be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        reason = "a link" if os.path.islink(path) else error.strerror
+        raise InputError(f"{path}: can't be written ({reason})") from error
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(descriptor)
+        reason = "has another name too" if stat.S_ISREG(about.st_mode) else "no regular file"
+        raise InputError(f"{path}: can't be written ({reason})")
+    return descriptor
+
+
+def check_no_links(
+    folder, below: Collection[str] | None = None, in_place: tuple[str, ...] = ()
+) -> None:
+    """Checks that what is written into a folder comes out nowhere else.
+
+    Args:
+        folder: Itself it may be a link.
+        below: Names of the folders in it that are written to, None for all; others pass, and so do
+            links to folders that are none of these.
+        in_place: How the names of files begin that are written as they are, and not replaced. They
+            can't be shared with others (hard links).
+
+    Raises:
+        InputError: There is a link, a pipe or a device in it, or a shared file.
+    """
+    for entry in os.scandir(folder):
+        if below is not None and entry.name not in below and os.path.isdir(entry):
+            continue
+        about = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(about.st_mode):
+            check_no_links(entry.path)
+        elif stat.S_ISLNK(about.st_mode):
+            raise InputError(f"{entry.path}: is a link; {_COPY}")
+        elif not stat.S_ISREG(about.st_mode):
+            raise InputError(f"{entry.path}: is no file but a pipe or a device")
+        elif about.st_nlink > 1 and entry.name.startswith(in_place):
+            raise InputError(f"{entry.path}: has another name too; {_COPY}")
+
+
+_COPY = "what is written here would change something else; a copy in its place would do"
 
 
 @contextlib.contextmanager

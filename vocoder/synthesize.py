@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from vocoder.audio.files import check_samples
 from vocoder.audio.mel_files import check_mel, open_mel, squares_have_bands_first
-from vocoder.errors import InputError, blamed_on, exit_on_input_error, printable
+from vocoder.errors import InputError, blamed_on, printable
 from vocoder.paths import identity, output_path, user_path
+from vocoder.startup import command, devices, import_keras
 
 # Frames of a window: the largest of these that an input has. With more, the activations of HiFi-GAN
 # V2 and V3 fall out of a CPU's cache: 1024 frames are a sixth slower. Networks that reach further
@@ -392,37 +393,31 @@ def _batches(jobs, reach, batch_frames, fail):
         yield batch
 
 
-def _device():
-    import keras
-
-    return "GPU" if keras.distribution.list_devices("gpu") else "CPU"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The command line; exits with 1 if some inputs failed, 2 if nothing could begin."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vocoder.synthesize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="wav",
-        help="wav: 16 bit; wav24: 24 bit; float: 32-bit float WAV; flac: 16 bit (default: wav)",
-    )
-    parser.add_argument(
-        "--batch-frames",
-        metavar="N",
-        type=int,
-        help="most mel frames that are synthesised together (default: {CPU} on a CPU, {GPU} on a "
-        "GPU)".format(**BATCH_FRAMES),
-    )
-    options = parser.parse_args(arguments)
-    with exit_on_input_error():
+    with command():
+        parser = argparse.ArgumentParser(
+            prog="python -m vocoder.synthesize",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("model", metavar="MODEL")
+        parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path)
+        parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+        parser.add_argument(
+            "--format",
+            choices=FORMATS,
+            default="wav",
+            help="wav: 16 bit; wav24: 24 bit; float: 32-bit float WAV; flac: 16 bit (default: wav)",
+        )
+        parser.add_argument(
+            "--batch-frames",
+            metavar="N",
+            type=int,
+            help="most mel frames that are synthesised together (default: {CPU} on a CPU, {GPU} on "
+            "a GPU)".format(**BATCH_FRAMES),
+        )
+        options = parser.parse_args(arguments)
         inputs, out = [user_path(path) for path in options.inputs], user_path(options.out)
         if out.exists() and not out.is_dir():
             raise InputError(f"--out: {out} is a file, not a folder")
@@ -434,8 +429,9 @@ def main(arguments: list[str] | None = None) -> None:
                 )
         if options.batch_frames is not None and options.batch_frames < 1:
             raise InputError(f"--batch-frames: must be at least 1, not {options.batch_frames}")
+        import_keras()
         vocoder = Vocoder.load(options.model)
-        batch_frames = options.batch_frames or BATCH_FRAMES[_device()]
+        batch_frames = options.batch_frames or BATCH_FRAMES["GPU" if devices("gpu") else "CPU"]
         failed = synthesize_files(vocoder, inputs, out, options.format, batch_frames)
     sys.exit(1 if failed else 0)
 

@@ -5,9 +5,9 @@ losses.csv, samples and generator.keras.
 """
 
 import dataclasses
-import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -22,15 +22,14 @@ from vocoder.config import (
     register_resolvers,
     with_resumed_overrides,
 )
-from vocoder.errors import InputError, exit_on_input_error
-from vocoder.overrides import command, hydra_errors_as_input_errors
+from vocoder.errors import InputError
+from vocoder.overrides import command as command_line
+from vocoder.overrides import hydra_errors_as_input_errors, prepared
+from vocoder.startup import check_run_folder, command, import_keras, training_log
 
 
 def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     """Trains into the folder `run`, from a checkpoint on if `config` resumes one."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # less of CUDA on machines without it
-    for name in ("absl", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what matters to a user, we say
     import keras
 
     from vocoder.data.pipeline import AudioPipeline, reading_errors
@@ -80,7 +79,7 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
         if loop.stopped:
-            print(f"stopped; to go on: {command(trainer__resume=run)}")
+            print(f"stopped; to go on: {command_line(trainer__resume=run)}")
             sys.exit(0)
         print(f"\n{log.table()}\n")
         for original, synthesised in loop.samples:
@@ -93,20 +92,32 @@ def main(node: DictConfig) -> None:
     # As they are: read as values, texts with `${` in them would be resolved once more.
     hydra_config = OmegaConf.to_container(HydraConfig.get(), resolve=False)
     run = Path(hydra_config["runtime"]["output_dir"])
-    try:
-        with exit_on_input_error():
-            overrides = hydra_config["overrides"]["task"]
+    overrides = hydra_config["overrides"]["task"]
+    with command():
+        if isinstance(job := hydra_config["job"]["num"], int):  # of a sweep
+            print(f"job {job}: {' '.join(overrides)}")
+        try:
             node, overrides = with_resumed_overrides(node, overrides)
-            train(RunConfig.from_omegaconf(node), run, overrides)
-    except KeyboardInterrupt:
-        print(f"\nstopped; to go on: {command(trainer__resume=run)}", file=sys.stderr)
-        sys.exit(130)
+            config = RunConfig.from_omegaconf(node)
+            check_run_folder(run)
+            with training_log(run) as log:
+                import_keras("training", log)
+                train(config, run, overrides)
+        except KeyboardInterrupt:
+            print(f"\nstopped; to go on: {command_line(trainer__resume=run)}", file=sys.stderr)
+            sys.exit(130)
+        except (InputError, MemoryError, OSError):
+            raise
+        except Exception:  # a bug; here, as Hydra would say more, and take it for its own
+            traceback.print_exc()
+            sys.exit(1)
 
 
 if __name__ == "__main__":
-    register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out to us, not to Hydra's own printing
-    with exit_on_input_error(), hydra_errors_as_input_errors():
+    with command(), hydra_errors_as_input_errors():
+        register_resolvers()
+        sys.argv[1:] = prepared(sys.argv[1:])
         hydra.main(config_path=str(asset("configs")), config_name="train", version_base="1.3")(
             main
         )()

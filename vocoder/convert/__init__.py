@@ -11,16 +11,11 @@ the checkpoint with `weights_only=True`, and YAML is read as data: no code in th
 
 import argparse
 import math
-import os
 from pathlib import Path
 
-from vocoder.convert import bigvgan, discriminators, hifigan, reading, vocos
-from vocoder.errors import InputError, exit_on_input_error
-
-# Each says whether a config is its own (`matches`), builds the generator of it (`build`), where the
-# original's arrays go in it (`places`), and which names of a checkpoint are no weights
-# (`is_buffer`). The first that matches counts.
-FORMATS = (vocos, bigvgan, hifigan)
+from vocoder.errors import InputError, printable
+from vocoder.paths import user_path
+from vocoder.startup import command, import_keras
 
 
 def convert(checkpoint: Path, config: Path, out: Path):
@@ -29,11 +24,16 @@ def convert(checkpoint: Path, config: Path, out: Path):
     Raises:
         InputError: A file can't be read, or names or shapes differ: one line for each.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from vocoder.convert import bigvgan, discriminators, hifigan, reading, vocos
+
+    # Each says whether a config is its own (`matches`), builds the generator of it (`build`), where
+    # the original's arrays go in it (`places`), and which names of a checkpoint are no weights
+    # (`is_buffer`). The first that matches counts.
+    formats = (vocos, bigvgan, hifigan)
     if out.suffix != ".keras":
         raise InputError(f"{out}: the output's name must end in .keras")
     settings = reading.read_config(config)
-    kind = next(kind for kind in FORMATS if kind.matches(settings))
+    kind = next(kind for kind in formats if kind.matches(settings))
     try:
         generator = kind.build(settings)
     except (TypeError, ValueError) as error:
@@ -53,16 +53,19 @@ def convert(checkpoint: Path, config: Path, out: Path):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m vocoder.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT")
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="the config beside it")
-    parser.add_argument("out", type=Path, metavar="OUT.keras")
-    options = parser.parse_args(arguments)
-    with exit_on_input_error():
-        model = convert(options.checkpoint, options.config, options.out)
+    with command():
+        parser = argparse.ArgumentParser(
+            prog="python -m vocoder.convert",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("checkpoint", metavar="CKPT")
+        parser.add_argument("config", metavar="CONFIG", help="the config beside it")
+        parser.add_argument("out", metavar="OUT.keras")
+        options = parser.parse_args(arguments)
+        checkpoint, config = user_path(options.checkpoint), user_path(options.config)
+        out = user_path(options.out)
+        import_keras()
+        model = convert(checkpoint, config, out)
         count = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-        print(f"{options.out}: {count:,} parameters")
+        print(f"{printable(out)}: {count:,} parameters")

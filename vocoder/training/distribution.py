@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -181,8 +180,6 @@ def worker(strategy: tf.distribute.Strategy, run: Path):
         if task == 0:
             yield Worker(strategy, True, run, run / "quarantine.csv")
             return
-        for handler in [h for h in logging.root.handlers if isinstance(h, logging.FileHandler)]:
-            logging.root.removeHandler(handler)  # Hydra's, into the run's folder
         with (
             tempfile.TemporaryDirectory() as folder,
             open(os.devnull, "w") as nowhere,

@@ -1,13 +1,16 @@
 """The main job as a user runs it: `python -m vocoder.train` in a process of its own."""
 
+import io
 import json
 import os
+import shutil
 import sys
 
 import keras
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 from hydra import compose, initialize_config_dir
 from running import SHORT, TINY, TINY_GENERATOR, configured, rows, run, scalars
 
@@ -16,6 +19,8 @@ from vocoder import registry
 from vocoder.config import asset, register_resolvers
 from vocoder.errors import InputError
 from vocoder.train import train
+from vocoder.training.checkpoints import latest
+from vocoder.training.run_folder import complete, locked
 
 
 def one_of_each() -> dict[str, str]:
@@ -60,30 +65,184 @@ def test_run_folder_holds_everything(trained):
     steps = [path.name for path in sorted((folder / "checkpoints").iterdir())]
     assert steps[-1] == "step-00000004"
     assert "step 0" in printed and "step 4" in printed  # the table, before and after
-    (original,) = (folder / "samples/step-00000004").glob("*_original.wav")
-    assert original.name in printed
-    assert original.with_name(original.name.replace("_original", "_synthesised")).exists()
+    (original,) = (folder / "samples").rglob("*_original.wav")  # once, not at every validation
+    (synthesised,) = (folder / "samples/step-00000004").glob("*_synthesised.wav")
+    assert f"original run/{original.relative_to(folder)}" in printed.replace(
+        f"{folder.parent}/", ""
+    )
+    assert synthesised.name in printed
 
 
 def test_every_loss_has_its_curve(trained):
     folder, _ = trained
     parts = {"loss/total", "loss/waveform", "loss/mel", "loss/stft"}
     _, train = scalars(folder, "train")
-    events, validation = scalars(folder, "validation")
+    _, validation = scalars(folder, "validation")
     assert parts | {
         "training/learning_rate", "training/gradient_norm", "training/steps_per_second", "config",
     } <= set(train)  # fmt: skip
     assert parts <= set(validation)  # the same tags: one chart
     assert list(train["loss/mel"]) == [1, 2, 3, 4]
     assert list(validation["loss/mel"]) == [0, 2, 4]
-    assert any(tag.startswith("mel/") for tag in validation)
-    assert {tag.split("/")[0] for tag in validation} >= {"original", "synthesised", "mel"}
     for step in (1, 4):
         total = train["loss/waveform"][step] + train["loss/stft"][step]
         assert train["loss/total"][step] > total  # the weighted mel is in it
     written = [row for row in rows(folder) if row["split"] == "train"]
     assert float(written[-1]["mel"]) == pytest.approx(train["loss/mel"][4], rel=1e-5)
-    assert events
+
+
+def test_samples_are_to_be_heard_and_seen(trained):
+    folder, _ = trained
+    events, curves = scalars(folder, "validation")
+    (stem,) = {tag.split("/")[1] for tag in curves if tag.startswith("mel/")}
+    shown = {
+        kind: {event.step: tf.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
+        for kind in ("original", "synthesised", "mel")
+        for tag in [f"{kind}/{stem}"]
+    }
+    assert list(shown["original"]) == [0]
+    assert list(shown["synthesised"]) == list(shown["mel"]) == [0, 2, 4]
+    for kind in ("original", "synthesised"):
+        for step, tensor in shown[kind].items():
+            path = folder / f"samples/step-{step:08d}/{stem}_{kind}.wav"
+            heard, rate = soundfile.read(io.BytesIO(tensor[0, 0]))
+            written, written_rate = soundfile.read(path)
+            assert rate == written_rate == 22050 and len(written) == 22016  # whole frames
+            np.testing.assert_allclose(heard, written, atol=2**-14)
+    pictures = [tf.io.decode_png(tensor[2]).numpy() for tensor in shown["mel"].values()]
+    assert pictures[0].shape == pictures[-1].shape and pictures[0].shape[-1] == 3
+    assert (pictures[0] != pictures[-1]).any() and pictures[0].std() > 10
+    events, _ = scalars(folder, "train")
+    (config,) = (tf.make_ndarray(event.tensor_proto)[()] for event in events.Tensors("config"))
+    assert config.decode() == f"```\n{(folder / 'config.yaml').read_text()}\n```"
+
+
+def session(folder, recordings, *overrides):
+    """A session of a run in this process; its folder is `folder`."""
+    options = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={folder.parent}"]
+    train(configured(*options, "trainer.max_steps=2", *overrides), folder, list(overrides))
+
+
+def checkpoints_of(folder):
+    return [int(path.name.removeprefix("step-")) for path in complete(folder)]
+
+
+def test_an_earlier_checkpoint_is_gone_on_from(recordings, tmp_path, capsys):
+    """Its later steps are set aside, and everything tells of the new ones alone."""
+    folder = tmp_path / "r"
+    often = ["trainer.checkpoint_every=1", "trainer.validate_every=1", "trainer.samples=1"]
+    session(folder, recordings, *often, "trainer.max_steps=5", "trainer.keep_checkpoints=5")
+    capsys.readouterr()
+    earlier = f"trainer.resume={folder}/checkpoints/step-00000002"
+    # Another rate, so that the two futures differ; and no validation at the step that both have.
+    other = ["trainer.checkpoint_every=1", "trainer.samples=1", "trainer.learning_rate=1e-3"]
+    other += ["trainer.validate_every=4", "trainer.keep_checkpoints=1"]
+    session(folder, recordings, *other, earlier, "trainer.max_steps=3")
+    aside = folder / "abandoned/after-step-00000002"
+    assert f"set aside in {aside}" in capsys.readouterr().out
+    assert checkpoints_of(aside) == [3, 4, 5]
+    assert max(checkpoints_of(folder)) == 3
+    session(folder, recordings, *other, "trainer.resume=auto", "trainer.max_steps=4")
+    assert max(checkpoints_of(folder)) == 4
+    seen = {"train": [1, 2, 3, 4], "validation": [0, 1, 2, 3, 4]}
+    for split, steps in seen.items():
+        _, curves = scalars(folder, split)
+        written = {int(r["step"]): float(r["loss"]) for r in rows(folder) if r["split"] == split}
+        assert list(written) == steps
+        assert curves["loss/total"] == pytest.approx(written, rel=1e-5)
+        then = {int(r["step"]): float(r["loss"]) for r in rows(aside) if r["split"] == split}
+        assert then[2] == written[2] and then[4] != written[4] and 5 in then
+    # What was abandoned is a run, which can go on as well.
+    assert latest(aside) == aside / "checkpoints/step-00000005"
+    vocoder.load(aside)
+
+
+def test_a_new_run_in_the_folder_of_another(recordings, tmp_path, capsys):
+    folder = tmp_path / "r"
+    for seed in (0, 1):
+        session(folder, recordings, f"seed={seed}", "trainer.keep_checkpoints=1")
+    assert checkpoints_of(folder) == [2]
+    assert checkpoints_of(folder / "abandoned/after-step-00000000") == [2]
+    assert [row["step"] for row in rows(folder)] == ["0", "1", "2", "2"]
+    # From another run's checkpoint, nothing of this one's counts.
+    third = tmp_path / "third"
+    session(third, recordings, "trainer.max_steps=1")
+    session(third, recordings, f"trainer.resume={folder}", "trainer.max_steps=3")
+    assert checkpoints_of(third) == [3]
+    assert [row["step"] for row in rows(third)] == ["3", "3"]
+
+
+def test_a_finished_run_is_done_already(recordings, tmp_path, capsys):
+    folder = tmp_path / "r"
+    session(folder, recordings)
+    (folder / "generator.keras").unlink()  # as if it had been killed before it could write that
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+    capsys.readouterr()
+    for limit in (2, 1):
+        session(folder, tmp_path / "gone", "trainer.resume=auto", f"trainer.max_steps={limit}")
+        assert capsys.readouterr().out.startswith("done already; trainer.max_steps: 2 were done")
+    vocoder.load(folder)
+    (folder / "generator.keras").unlink()
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+    assert {k: v for k, v in before.items() if k != folder} == {
+        k: v for k, v in after.items() if k != folder
+    }
+    with pytest.raises(InputError, match=r"^trainer\.max_steps: 2 were done .* a larger number"):
+        session(folder, recordings, f"trainer.resume={folder}")
+
+
+def test_what_a_run_began_with_is_not_needed_to_go_on(recordings, tmp_path):
+    session(tmp_path / "before", recordings, "trainer.max_steps=1")
+    begin = [f"trainer.pretrained={tmp_path}/before"]
+    session(tmp_path / "r", recordings, *begin)
+    shutil.rmtree(tmp_path / "before")
+    session(tmp_path / "r", recordings, *begin, "trainer.resume=auto", "trainer.max_steps=3")
+    assert checkpoints_of(tmp_path / "r")[-1] == 3
+    with pytest.raises(InputError, match=r"^trainer\.pretrained: .*before"):
+        session(tmp_path / "new", recordings, *begin)
+
+
+def test_the_loss_of_a_run_may_change(recordings, tmp_path):
+    folder = tmp_path / "r"
+    session(folder, recordings)
+    terms = ["~loss.terms.stft", "+loss.terms.mse={loss: mean_squared_error, weight: 1}"]
+    session(folder, recordings, *terms, "trainer.resume=auto", "trainer.max_steps=3")
+    session(folder, recordings, "trainer.resume=auto", "trainer.max_steps=4")
+    for split, count in {"train": 4, "validation": 4}.items():
+        found = [row for row in rows(folder) if row["split"] == split]
+        assert len(found) == count
+        assert [bool(row["stft"]) for row in found] == [row["step"] != "3" for row in found]
+        assert [bool(row["mse"]) for row in found] == [row["step"] == "3" for row in found]
+
+
+def test_a_validation_clip_may_be_shorter_than_anything(tmp_path, caplog):
+    """Than the window of the picture's mel, than a frame, than what metrics need."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    lengths = [1, 2, 255, 256, 257, 500, 700, 2000]
+    rng = np.random.default_rng(0)
+    for length in (*lengths, 20_000):
+        soundfile.write(corpus / f"{length}.wav", 0.3 * rng.standard_normal(length), 22050)
+    (tmp_path / "held_out").write_text("\n".join(f"{length}.wav" for length in lengths))
+    session(
+        tmp_path / "r", corpus, f"data.validation_list={tmp_path}/held_out",
+        f"trainer.samples={len(lengths)}", "trainer.max_steps=1", "data.validation_segments=8",
+        "trainer.validation_metrics=[mr_stft,mcd]",
+    )  # fmt: skip
+    made = (tmp_path / "r/samples/step-00000001").glob("*_synthesised.wav")
+    assert len(list(made)) == len(lengths) and not caplog.records
+    for row in rows(tmp_path / "r"):
+        assert np.isfinite(float(row["loss"])) and row["mcd"] == ""
+
+
+def test_two_runs_in_one_folder(recordings, tmp_path):
+    common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    with locked(tmp_path / "r"):
+        done = run(*common, "trainer.resume=auto", "hydra.run.dir=r", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "r: another run is writing here" in line and f"pid {os.getpid()}" in line
+    assert {path.name for path in (tmp_path / "r").iterdir()} <= {".lock", "train.log"}
 
 
 def test_metrics_of_whole_utterances_at_every_validation(trained):

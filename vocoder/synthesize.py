@@ -62,15 +62,22 @@ class Vocoder:
         """
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from vocoder.safe_files import load_generator
+        from vocoder.training.run_folder import generators_of
 
-        path = user_path(model)
-        if path.is_dir():
-            path = path / "generator.keras"
+        folder = user_path(model)
+        paths = generators_of(folder) if folder.is_dir() else iter([folder])
+        path = next(paths, folder)
         if not path.is_file():
             raise InputError(
                 f"{model}: no model; give a run folder, one of its checkpoints or a .keras file"
             )
-        generator = load_generator(path)
+        try:
+            generator = load_generator(path)
+        except InputError as error:
+            other = next(paths, None)
+            if other is None:
+                raise
+            raise InputError(f"{error}; {other} may be whole") from error
         if generator.audio is None:
             raise InputError(f"{path}: no generator of vocoder with its audio settings")
         return cls(generator)

@@ -4,6 +4,7 @@
 losses.csv, samples and generator.keras.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -36,39 +37,51 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
     from vocoder.evaluation.metric import build_metrics
     from vocoder.training import distribution
     from vocoder.training.build import build_trainer
-    from vocoder.training.checkpoints import GENERATOR, Checkpoints, to_resume
+    from vocoder.training.checkpoints import Checkpoints, done, to_resume
     from vocoder.training.log import RunLog
     from vocoder.training.loop import TrainingLoop
+    from vocoder.training.run_folder import GENERATOR, locked, offer, set_aside
     from vocoder.training.validation import Ratings, higher_is_better
 
     strategy = distribution.build_strategy(config.trainer)
-    with distribution.worker(strategy, run) as worker, reading_errors():
+    with (
+        distribution.worker(strategy, run) as worker,
+        locked(worker.folder),
+        reading_errors(),
+    ):
+        text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+        resume = to_resume(config.trainer.resume, run)
+        worker.check_agreement(f"{resume and resume.name}\n{text}")
+        if resume and (limit := done(resume, config.trainer)):
+            if config.trainer.resume != "auto":
+                raise InputError(f"{limit}; a larger number goes on")
+            if worker.is_chief:
+                with contextlib.suppress(OSError):  # it was killed before it could
+                    offer(resume, run)
+            print(f"done already; {limit}, and a larger number goes on")
+            return
         metrics = build_metrics(config.trainer.validation_metrics, "trainer.validation_metrics")
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
-            trainer = build_trainer(config)
+            trainer = build_trainer(config, new=resume is None)
         best = config.trainer.best, higher_is_better(config.trainer.best, trainer, metrics)
         pipeline = AudioPipeline(config.data, config.audio, config.seed, worker.quarantine)
         checkpoints = Checkpoints(
             worker.folder, trainer, config.trainer.keep_checkpoints, worker.is_chief, *best
         )
-        resume = to_resume(config.trainer.resume, run)
         start_step = checkpoints.restore(resume) if resume else 0
-        text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
-        worker.check_agreement(f"step {start_step}\n{text}")
-        steps = config.trainer.max_steps - start_step
-        if steps < 1:
-            raise InputError(
-                f"trainer.max_steps: {config.trainer.max_steps} were done when {resume} was saved; "
-                "a larger number goes on"
-            )
+        # A checkpoint may be another folder's; then this one's steps are all to come.
+        own = resume is not None and resume.resolve().parents[1] == run.resolve()
+        kept_step = start_step if own else 0
+        if aside := set_aside(worker.folder, kept_step):
+            print(f"what was here of later steps is set aside in {aside}, a run of its own")
 
         names = [metric.name for metric in trainer.metrics]
         count = config.trainer.validation_utterances if worker.is_chief and metrics else 0
         ratings = Ratings(metrics, pipeline.utterances(count), config.audio.sample_rate)
-        log = RunLog(worker.folder, names, start_step, ratings.names)
-        (worker.folder / "config.yaml").write_text(text)
-        (worker.folder / OVERRIDES).write_text(yaml.safe_dump(overrides))
+        log = RunLog(worker.folder, names, kept_step, ratings.names)
+        log.keep("config.yaml", text)
+        log.keep(OVERRIDES, yaml.safe_dump(overrides))
         log.text("config", text)
         parameters = f"{trainer.generator.count_params():,} parameters"
         print(f"{pipeline.description}; {parameters}; run folder {run}")
@@ -76,6 +89,7 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         utterances = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
         data = worker.share(pipeline.validation), utterances, pipeline.files_of, ratings
         loop = TrainingLoop(config.trainer, config.audio, log, checkpoints, *data)
+        steps = config.trainer.max_steps - start_step
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
         if loop.stopped:

@@ -1,7 +1,6 @@
 """From a config to a trainer that `fit` can run."""
 
 import dataclasses
-from pathlib import Path
 
 from vocoder import registry
 from vocoder.config import RunConfig
@@ -9,9 +8,11 @@ from vocoder.discriminators.build import build_discriminators
 from vocoder.errors import InputError
 from vocoder.layers.weight_norm import adopt_weights
 from vocoder.losses.build import build_discriminator_loss, build_multi_loss
+from vocoder.paths import user_path
 from vocoder.safe_files import load_discriminators, load_generator
 from vocoder.training.gan import AdversarialTrainer
 from vocoder.training.optimizer import build_discriminator_optimizer, build_optimizer
+from vocoder.training.run_folder import GENERATOR, generators_of
 from vocoder.training.trainer import ReconstructionTrainer, Trainer
 
 
@@ -25,8 +26,13 @@ def build_generator(config: RunConfig):
     return registry.build(registry.GENERATORS, config.generator, "generator", provided=provided)
 
 
-def build_trainer(config: RunConfig) -> Trainer:
+def build_trainer(config: RunConfig, new: bool = True) -> Trainer:
     """A compiled trainer; to be called in the scope of its strategy.
+
+    Args:
+        config: Of the run.
+        new: Whether the run begins, so that weights of other networks are read if it is to begin
+            with these. The checkpoint of a run that goes on holds its own.
 
     Raises:
         InputError: Names the key.
@@ -48,12 +54,12 @@ def build_trainer(config: RunConfig) -> Trainer:
         )
         arguments["discriminator_loss"] = build_discriminator_loss(loss)
         arguments["discriminator_optimizer"] = build_discriminator_optimizer(settings)
-    if settings.pretrained:
-        path = Path(settings.pretrained)
-        path = path / "generator.keras" if path.is_dir() else path
+    if new and settings.pretrained:
+        path = user_path(settings.pretrained)
+        path = next(generators_of(path), path / GENERATOR) if path.is_dir() else path
         _begin_with(generator, load_generator, path, "trainer.pretrained")
-    if settings.pretrained_discriminators:
-        path = Path(settings.pretrained_discriminators)
+    if new and settings.pretrained_discriminators:
+        path = user_path(settings.pretrained_discriminators)
         key = "trainer.pretrained_discriminators"
         _begin_with(discriminators, load_discriminators, path, key)
     trainer.compile(build_optimizer(settings), **arguments)

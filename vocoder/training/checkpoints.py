@@ -3,10 +3,13 @@
 checkpoints/step-00001000/
     state.index, state.data-*   weights, optimizer, step, best value (`tf.train.Checkpoint`)
     generator.keras             the generator for inference, averaged if there is an average
+    means.json                  the means of a curve since its last point, by name
     info.json                   step, the measure that tells the best, its value in validation
 """
 
+import contextlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -15,16 +18,25 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from vocoder.errors import InputError
+from vocoder.config import TrainerConfig
+from vocoder.errors import InputError, printable
+from vocoder.paths import user_path
+from vocoder.training.run_folder import (
+    CHECKPOINTS,
+    GENERATOR,
+    INFO,
+    about,
+    complete,
+    examine,
+    offer,
+    read_json,
+    reason_of,
+)
 from vocoder.training.trainer import Trainer
 
-FOLDER = "checkpoints"
-GENERATOR = "generator.keras"
+log = logging.getLogger("vocoder")
 
-
-def complete(folder: Path) -> list[Path]:
-    """The complete checkpoints below `folder/checkpoints`, oldest first."""
-    return sorted((folder / FOLDER).glob("step-*"), key=_step)
+MEANS = "means.json"
 
 
 def to_resume(resume: str | None, run: Path) -> Path | None:
@@ -35,25 +47,53 @@ def to_resume(resume: str | None, run: Path) -> Path | None:
         run: This run's folder.
 
     Raises:
-        InputError: There is no checkpoint.
+        InputError: There is no checkpoint, or none that is whole.
     """
-    if resume is None or (resume == "auto" and not complete(run)):
+    if resume is None:
         return None
-    return latest(run if resume == "auto" else Path(resume))
+    return latest(run, needed=False) if resume == "auto" else latest(user_path(resume))
 
 
-def latest(folder: Path) -> Path:
-    """The newest checkpoint of a run, or `folder` itself if it is a checkpoint.
+def latest(folder: Path, needed: bool = True) -> Path | None:
+    """The newest whole checkpoint of a run, or `folder` itself if it is a checkpoint.
+
+    What is newer but not whole is told and passed over.
+
+    Args:
+        folder: A run's, or a checkpoint.
+        needed: Whether it is an error that a run has no checkpoint at all; otherwise it is None.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or none that is whole.
     """
-    if (folder / "state.index").exists():
+    if folder.parent.name == CHECKPOINTS or (folder / "state.index").exists():
+        try:
+            about(folder)
+        except InputError as error:
+            others = complete(folder.parents[1]) if folder.parent.name == CHECKPOINTS else []
+            hint = f"; {others[-1]} is whole" if others else ""
+            raise InputError(f"trainer.resume: {error}{hint}") from error
         return folder
-    found = complete(folder)
-    if not found:
-        raise InputError(f"trainer.resume: no checkpoint in {folder / FOLDER}")
-    return found[-1]
+    found, faults = examine(folder)
+    if found:
+        for fault in faults:
+            log.warning("%s; passed over", printable(fault))
+        return found[-1]
+    if not faults and not needed:
+        return None
+    reason = f" that is whole ({'; '.join(faults)})" if faults else ""
+    raise InputError(f"trainer.resume: no checkpoint in {folder / CHECKPOINTS}{reason}")
+
+
+def done(checkpoint: Path, trainer: TrainerConfig) -> str | None:
+    """Why a run has nothing left to do after a checkpoint: the key that would have to be larger."""
+    info = about(checkpoint)
+    if info["step"] >= trainer.max_steps:
+        return f"trainer.max_steps: {info['step']} were done when {checkpoint} was saved"
+    minutes = info["seconds"] / 60
+    if trainer.max_minutes is not None and minutes >= trainer.max_minutes:
+        return f"trainer.max_minutes: {minutes:.2f} were over when {checkpoint} was saved"
+    return None
 
 
 class Checkpoints:
@@ -88,42 +128,62 @@ class Checkpoints:
         self.higher_is_better = higher_is_better
         self.step = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(np.nan, dtype=tf.float64)
-        for partial in (run / FOLDER).glob(".step-*"):  # of a run that was killed while saving
-            shutil.rmtree(partial)
-        # The metrics hold the mean of a curve since its last point. These are copies: reading those
-        # of several workers takes all of them, writing a checkpoint one.
-        self._means = [tf.Variable(variable.numpy()) for variable in trainer.metrics_variables]
-        self._state = tf.train.Checkpoint(
-            **trainer.state, step=self.step, best=self.best, metrics=self._means
-        )
+        for partial in (run / CHECKPOINTS).glob(".step-*"):  # of a run killed while saving
+            with contextlib.suppress(OSError):
+                folder = partial.is_dir() and not partial.is_symlink()
+                shutil.rmtree(partial) if folder else partial.unlink()
+        self._state = tf.train.Checkpoint(**trainer.state, step=self.step, best=self.best)
 
     def restore(self, checkpoint: Path) -> int:
         """Restores everything and returns the step.
 
-        The best value stays behind if it is one of another measure.
+        The best value stays behind if it is one of another measure, and the mean of a loss that
+        had another name.
 
         Raises:
-            InputError: The checkpoint does not fit the generator or optimizer of this run.
+            InputError: The checkpoint is damaged, or does not fit the generator or optimizer of
+                this run.
         """
+        info = about(checkpoint)
         try:
             status = self._state.read(str(checkpoint / "state"))
             status.assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0][:200]
+        # TensorFlow's own words for a file that ends early are an IndexError.
+        except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
+            reason = reason_of(error)
+            if isinstance(error, AssertionError | ValueError | tf.errors.InvalidArgumentError):
+                fault = f"does not fit this config's generator and optimizer ({reason})"
+            else:
+                others = complete(checkpoint.absolute().parents[1])
+                before = [path for path in others if path.name < checkpoint.name]
+                fault = f"is damaged ({reason})"
+                fault += f"; before it there is {before[-1]}" if before else ""
+            raise InputError(f"trainer.resume: {checkpoint} {fault}") from error
+        if int(self.step) != info["step"]:
             raise InputError(
-                f"trainer.resume: {checkpoint} does not fit this config's generator and optimizer "
-                f"({reason})"
-            ) from error
-        for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
-            variable.assign(mean)
-        measure = _info(checkpoint)["measure"]
-        if measure != self.measure:
+                f"trainer.resume: {checkpoint / INFO}: says step {info['step']}, but the state is "
+                f"that of step {int(self.step)}"
+            )
+        self._restore_means(checkpoint / MEANS)
+        if info["measure"] != self.measure:
             self.best.assign(np.nan)
             print(
-                f"trainer.best: {checkpoint} went by {measure}; the best by {self.measure} is "
-                "looked for from here on"
+                f"trainer.best: {checkpoint} went by {info['measure']}; the best by {self.measure} "
+                "is looked for from here on"
             )
         return int(self.step)
+
+    def _restore_means(self, path):
+        try:
+            means = read_json(path)
+        except InputError:  # of a run of before, or damaged: a curve's next point begins here
+            return
+        for metric in self.trainer.metrics:
+            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+                values = [float(value) for value in means[metric.name]]
+                if len(values) == len(metric.variables):
+                    for variable, value in zip(metric.variables, values, strict=True):
+                        variable.assign(value)
 
     def improves(self, value: float | None) -> bool:
         """Whether `value` is better than the best so far; None, NaN and infinity never are."""
@@ -145,39 +205,39 @@ class Checkpoints:
         if self.improves(value):
             self.best.assign(value)
         self.step.assign(step)
-        for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
-            mean.assign(variable.numpy())
+        # Reading the means of several workers takes all of them, writing a checkpoint one.
+        metrics = self.trainer.metrics
+        means = {m.name: [float(variable.numpy()) for variable in m.variables] for m in metrics}
         if not self.writes:
             return
-        final = self.run / FOLDER / f"step-{step:08d}"
+        value = value if value is not None and math.isfinite(value) else None
+        info = {"step": step, "measure": self.measure, "value": value}
+        final = self.run / CHECKPOINTS / f"step-{step:08d}"
         partial = final.with_name(f".{final.name}.partial")
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            self._write(partial, step, value)
+            partial.mkdir(parents=True)
+            self._write(partial, info, means)
             _publish(partial, final)
             # What to synthesise with is at hand at the top of the run, also while it is going on.
-            shutil.copyfile(final / GENERATOR, self.run / f".{GENERATOR}")
-            os.replace(self.run / f".{GENERATOR}", self.run / GENERATOR)
+            offer(final, self.run)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            (self.run / f".{GENERATOR}").unlink(missing_ok=True)
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise InputError(
                 f"{final}: can't be written ({reason}); the checkpoints before it are whole"
             ) from error
         self._prune()
 
-    def _write(self, folder, step, value):
+    def _write(self, folder, info, means):
         self._state.write(str(folder / "state"))
         with self.trainer.averaged_weights():
             self.trainer.generator.folded().save(folder / GENERATOR)
-        value = value if value is not None and math.isfinite(value) else None
-        info = {"step": step, "measure": self.measure, "value": value}
-        (folder / "info.json").write_text(json.dumps(info))
+        (folder / MEANS).write_text(json.dumps(means))
+        (folder / INFO).write_text(json.dumps(info))
 
     def _prune(self) -> None:
         found = complete(self.run)
-        infos = {path: _info(path) for path in found}
+        infos = {path: about(path) for path in found}
         values = {
             path: info["value"]
             for path, info in infos.items()
@@ -186,7 +246,10 @@ class Checkpoints:
         best = (max if self.higher_is_better else min)(values, key=values.get, default=None)
         for path in found[: -self.keep]:
             if path != best:
-                shutil.rmtree(_hidden(path))
+                try:
+                    shutil.rmtree(_hidden(path))
+                except OSError as error:
+                    log.warning("%s: can't be removed (%s)", path, reason_of(error))
 
 
 def _publish(partial: Path, final: Path) -> None:
@@ -215,13 +278,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
-
-
-def _info(checkpoint: Path) -> dict:
-    info = json.loads((checkpoint / "info.json").read_text())
-    # Before there was `trainer.best`, every run went by the total.
-    return {"measure": "loss", "value": info.get("validation_loss")} | info

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vocoder.audio import MelSpectrogram
 from vocoder.config import AudioConfig, TrainerConfig
-from vocoder.errors import InputError
+from vocoder.errors import InputError, printable
 from vocoder.training.checkpoints import Checkpoints
 from vocoder.training.distribution import of_chief, several_workers
 from vocoder.training.log import RunLog
@@ -137,7 +137,7 @@ class TrainingLoop(keras.callbacks.Callback):
                 f"trainer.max_bad_steps: more than {self.config.max_bad_steps} steps in a row had "
                 f"to be skipped; {line}"
             )
-        log.warning("%s; the step is skipped", line)
+        log.warning("%s; the step is skipped", printable(line))
 
     def _handle_signals(self):
         """SIGTERM and Ctrl-C end the run after the step, the second time at once."""
@@ -181,7 +181,7 @@ class TrainingLoop(keras.callbacks.Callback):
             values = self.model.evaluate(self.validation, verbose=0, return_dict=True)
             # All workers decide by the same digits whether to save.
             values |= of_chief(self.model.distribute_strategy, self.ratings(self._synthesize))
-            self.samples = [self._sample(step, *one) for one in self.utterances]
+            self.samples = [paths for one in self.utterances if (paths := self._sample(step, *one))]
         self.model.reset_metrics()
         self.log.scalars("validation", step, values)
         tqdm.write(f"validation at step {step}: {_line(values)}", file=sys.stdout)
@@ -199,7 +199,12 @@ class TrainingLoop(keras.callbacks.Callback):
         synthesised = self._synthesize(mel)
         synthesised_mel = np.asarray(self.mel(synthesised[None]))[0]
         rate = self.audio.sample_rate
-        return self.log.sample(step, name, waveform, synthesised, mel, synthesised_mel, rate)
+        try:
+            return self.log.sample(step, name, waveform, synthesised, mel, synthesised_mel, rate)
+        except InputError as error:  # the loss of a sample is no reason to end a run
+            line = f"sample of {name} at step {step} is left out: {error}"
+            log.warning("%s", printable(line))
+            return None
 
 
 def _line(values) -> str:

@@ -1,12 +1,16 @@
 """What metrics say of validation utterances, and which values can tell the best checkpoint."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vocoder.errors import InputError
+from vocoder.errors import InputError, printable
 from vocoder.losses.build import FEATURES
+from vocoder.training.log import COLUMNS, TRAINING
 from vocoder.training.trainer import Trainer
+
+log = logging.getLogger("vocoder")
 
 
 class Ratings:
@@ -31,14 +35,23 @@ class Ratings:
     def __call__(self, synthesize: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """The mean of every measure where it is defined, by name; NaN if it is nowhere.
 
+        A metric that fails at an utterance is told, and not defined there.
+
         Args:
             synthesize: (frames, n_mels) -> (samples,).
         """
         found = {name: [] for name in self.names}
-        for _, mel, waveform in self.utterances:
+        for utterance, mel, waveform in self.utterances:
             synthesised = synthesize(mel)
             for metric in self.metrics:
-                for name, value in metric(waveform, synthesised, self.sample_rate).items():
+                try:
+                    values = metric(waveform, synthesised, self.sample_rate)
+                except Exception as error:  # of other packages, and no reason to end a run
+                    names = ", ".join(measure.name for measure in metric.measures)
+                    line = f"trainer.validation_metrics: {names} of {utterance} failed ({error!r})"
+                    log.warning("%s", printable(line))
+                    continue
+                for name, value in values.items():
                     if not np.isnan(value):
                         found[name].append(value)
         return {n: float(np.mean(values)) if values else np.nan for n, values in found.items()}
@@ -53,8 +66,15 @@ def higher_is_better(best: str, trainer: Trainer, metrics: Sequence) -> bool:
         metrics: Of `vocoder.evaluation`, built.
 
     Raises:
-        InputError: Nothing of that name is measured, or a loss and a measure have one name.
+        InputError: Nothing of that name is measured, or a loss has the name of something else.
     """
+    names = [metric.name for metric in trainer.metrics]
+    for part in trainer.loss.metrics:
+        if part.name in (*COLUMNS, *TRAINING) or names.count(part.name) > 1:
+            raise InputError(
+                f"loss.terms.{part.name}: a run logs something else of that name; give the term "
+                "another"
+            )
     measures = {measure.name: measure for metric in metrics for measure in metric.measures}
     for name in {metric.name for metric in trainer.metrics} & set(measures):
         raise InputError(

@@ -63,8 +63,12 @@ def exit_on_input_error():
         print("\ninterrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Python flushes once more at the end, which would fail again.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        drop(sys.stdout, sys.stderr)
         sys.exit(BROKEN_PIPE)
+
+
+def drop(*streams) -> None:
+    """Lets streams go nowhere: once nobody reads them, Python's own flush at the end fails too."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

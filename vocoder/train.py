@@ -22,12 +22,23 @@ from vocoder.config import (
     register_resolvers,
     with_resumed_overrides,
 )
-from vocoder.errors import InputError, exit_on_input_error
+from vocoder.errors import BROKEN_PIPE, InputError, exit_on_input_error
 from vocoder.overrides import command, hydra_errors_as_input_errors
+from vocoder.training.interruption import Interruption
 
 
-def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
-    """Trains into the folder `run`, from a checkpoint on if `config` resumes one."""
+def train(
+    config: RunConfig,
+    run: Path,
+    overrides: list[str],
+    interruption: Interruption | None = None,
+) -> None:
+    """Trains into the folder `run`, from a checkpoint on if `config` resumes one.
+
+    Args:
+        interruption: What may end it from outside; by default nothing does.
+    """
+    interruption = interruption or Interruption()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # less of CUDA on machines without it
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)  # what matters to a user, we say
@@ -63,6 +74,12 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
                 f"trainer.max_steps: {config.trainer.max_steps} were done when {resume} was saved; "
                 "a larger number goes on"
             )
+        minutes = config.trainer.max_minutes
+        if minutes is not None and trainer.seconds >= 60 * minutes:
+            raise InputError(
+                f"trainer.max_minutes: {minutes:g} were over when {resume} was saved; a larger "
+                "number goes on"
+            )
 
         names = [metric.name for metric in trainer.metrics]
         count = config.trainer.validation_utterances if worker.is_chief and metrics else 0
@@ -76,12 +93,13 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         batches = worker.share(lambda **share: pipeline.train(start_step, **share))
         utterances = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
         data = worker.share(pipeline.validation), utterances, pipeline.files_of, ratings
+        data += interruption, pipeline.validation_steps
         loop = TrainingLoop(config.trainer, config.audio, log, checkpoints, *data)
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
         if loop.stopped:
             print(f"stopped; to go on: {command(trainer__resume=run)}")
-            sys.exit(0)
+            sys.exit(BROKEN_PIPE if interruption.code == BROKEN_PIPE else 0)
         print(f"\n{log.table()}\n")
         for original, synthesised in loop.samples:
             print(f"original {original}  synthesised {synthesised}")
@@ -94,13 +112,17 @@ def main(node: DictConfig) -> None:
     hydra_config = OmegaConf.to_container(HydraConfig.get(), resolve=False)
     run = Path(hydra_config["runtime"]["output_dir"])
     try:
-        with exit_on_input_error():
+        with exit_on_input_error(), Interruption() as interruption:
             overrides = hydra_config["overrides"]["task"]
             node, overrides = with_resumed_overrides(node, overrides)
-            train(RunConfig.from_omegaconf(node), run, overrides)
-    except KeyboardInterrupt:
-        print(f"\nstopped; to go on: {command(trainer__resume=run)}", file=sys.stderr)
-        sys.exit(130)
+            train(RunConfig.from_omegaconf(node), run, overrides, interruption)
+    except KeyboardInterrupt as interrupted:
+        if any(run.glob("checkpoints/step-*")):
+            line = f"stopped; to go on: {command(trainer__resume=run)}"
+        else:
+            line = "stopped before anything was saved; the same command begins again"
+        print(f"\n{line}", file=sys.stderr)
+        sys.exit(getattr(interrupted, "code", 130))
 
 
 if __name__ == "__main__":

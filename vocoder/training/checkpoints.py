@@ -3,7 +3,8 @@
 checkpoints/step-00001000/
     state.index, state.data-*   weights, optimizer, step, best value (`tf.train.Checkpoint`)
     generator.keras             the generator for inference, averaged if there is an average
-    info.json                   step, the measure that tells the best, its value in validation
+    info.json                   step, the measure that tells the best, its value in validation, how
+                                many seconds the run had trained
 """
 
 import json
@@ -116,7 +117,9 @@ class Checkpoints:
             ) from error
         for variable, mean in zip(self.trainer.metrics_variables, self._means, strict=True):
             variable.assign(mean)
-        measure = _info(checkpoint)["measure"]
+        info = _info(checkpoint)
+        self.trainer.seconds = info.get("seconds", 0.0)
+        measure = info["measure"]
         if measure != self.measure:
             self.best.assign(np.nan)
             print(
@@ -173,6 +176,7 @@ class Checkpoints:
             self.trainer.generator.folded().save(folder / GENERATOR)
         value = value if value is not None and math.isfinite(value) else None
         info = {"step": step, "measure": self.measure, "value": value}
+        info["seconds"] = self.trainer.seconds
         (folder / "info.json").write_text(json.dumps(info))
 
     def _prune(self) -> None:

@@ -224,8 +224,8 @@ class TrainerConfig:
 
     Attributes:
         max_steps: Batches, counted over all sessions of the run.
-        max_minutes: Stop after so many minutes of training, without validation, over all sessions of
-            the run; or null.
+        max_minutes: Stop after so many minutes of training (validation is none), over all sessions
+            of the run; null for no such end.
         learning_rate: The highest of the schedule.
         schedule: "constant", "exponential" (times `decay_rate` every `decay_steps`) or "cosine"
             (after `warmup_steps` down to `final_rate` times the rate at the end of the run, be it

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from running import TINY, rows, run
+from running import TINY, configured, rows, run
 
 import vocoder
+from vocoder.errors import InputError
+from vocoder.train import train
 from vocoder.training.checkpoints import complete
+from vocoder.training.interruption import Interrupted, Interruption
 
 
 def start(*arguments, cwd):
@@ -112,8 +115,42 @@ def test_auto_resumes_or_begins_also_in_a_sweep(recordings, tmp_path):
             assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_are_a_jobs_as_long_as_it_lasts(number, monkeypatch):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with pytest.raises(Interrupted) as raised, Interruption():
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    assert raised.value.code == 128 + number and isinstance(raised.value, KeyboardInterrupt)
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    # In the next job it is the first again; while that trains, it is noted. The second is final.
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with Interruption() as job:
+        job.deferred = True
+        os.kill(os.getpid(), number)
+        assert job.code == 128 + number and not ended
+        with pytest.raises(Interrupted):
+            job.check()
+        os.kill(os.getpid(), number)
+        assert ended == [128 + number]
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_a_job_that_fails_leaves_no_handlers_behind(tmp_path):
+    """Neither do two in a row, as those of a sweep are."""
+    before = [signal.getsignal(n) for n in SIGNALS]
+    for _ in range(2):
+        with pytest.raises(InputError), Interruption() as job:
+            train(configured("data=folder", "data.root=nowhere"), tmp_path / "run", [], job)
+        assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_finishes_the_step_and_saves(number, recordings, tmp_path):
     base = [
         *common(recordings, tmp_path),
@@ -131,6 +168,33 @@ def test_a_signal_finishes_the_step_and_saves(number, recordings, tmp_path):
     done = run("trainer.resume=r", f"trainer.max_steps={step + 2}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "r")[-1]["step"] == str(step + 2)
+
+
+# The whole command, with a signal in the midst of its first validation.
+EARLY = """
+import os, runpy, signal, sys, keras
+evaluate = keras.Model.evaluate
+
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return evaluate(*arguments, **options)
+
+keras.Model.evaluate = interrupted
+runpy.run_module("vocoder.train", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_ends_with_the_same_line(recordings, tmp_path):
+    base = [*common(recordings, tmp_path), "hydra.run.dir=r", "trainer.max_steps=1"]
+    command = [sys.executable, "-c", EARLY, *base]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "stopped; to go on: python -m vocoder.train trainer.resume=" in done.stderr
+    assert "Traceback" not in done.stderr and "validation at step 0" not in done.stdout
+    done = run("trainer.resume=r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in rows(tmp_path / "r")] == ["0", "1", "1"]
 
 
 @pytest.mark.slow

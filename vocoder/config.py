@@ -244,10 +244,12 @@ class TrainerConfig:
 
     Attributes:
         max_steps: Batches, counted over all sessions of the run.
-        max_minutes: Stop after that many minutes of this session, or null.
+        max_minutes: Stop after so many minutes of training (validation is none), over all sessions
+            of the run; null for no such end.
         learning_rate: The highest of the schedule.
         schedule: "constant", "exponential" (times `decay_rate` every `decay_steps`) or "cosine"
-            (after `warmup_steps` down to `final_rate` times the rate at `max_steps`).
+            (after `warmup_steps` down to `final_rate` times the rate at the end of the run, be it
+            by steps or by minutes).
         decay_rate, decay_steps, warmup_steps, final_rate: Of the schedule.
         beta_1, beta_2, weight_decay: AdamW's.
         global_clipnorm: Largest norm of all gradients together, or null.
@@ -259,6 +261,7 @@ class TrainerConfig:
             instead of keeping it, for less memory.
         jit_compile: XLA; slower on CPUs, and on one device only.
         strategy: "auto", "none", "mirrored" (the GPUs of this machine) or "multi_worker".
+        deterministic: The same to the last bit each time, by TensorFlow's op determinism; slower.
         validate_every, checkpoint_every, log_every: Steps.
         keep_checkpoints: How many of the last ones are kept; the best is kept besides.
         samples: How many validation utterances are written as audio and pictures at every
@@ -296,6 +299,7 @@ class TrainerConfig:
     rematerialization: bool = False
     jit_compile: bool = False
     strategy: str = "auto"
+    deterministic: bool = False
     validate_every: int = 1000
     checkpoint_every: int = 5000
     log_every: int = 100

@@ -23,14 +23,25 @@ from vocoder.config import (
     register_resolvers,
     with_resumed_overrides,
 )
-from vocoder.errors import InputError
+from vocoder.errors import BROKEN_PIPE, InputError
 from vocoder.overrides import command as command_line
 from vocoder.overrides import hydra_errors_as_input_errors, prepared
 from vocoder.startup import check_run_folder, command, import_keras, training_log
+from vocoder.training.interruption import Interruption
 
 
-def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
-    """Trains into the folder `run`, from a checkpoint on if `config` resumes one."""
+def train(
+    config: RunConfig,
+    run: Path,
+    overrides: list[str],
+    interruption: Interruption | None = None,
+) -> None:
+    """Trains into the folder `run`, from a checkpoint on if `config` resumes one.
+
+    Args:
+        interruption: What may end it from outside; by default nothing does.
+    """
+    interruption = interruption or Interruption()
     import keras
 
     from vocoder.data.pipeline import AudioPipeline, reading_errors
@@ -88,13 +99,14 @@ def train(config: RunConfig, run: Path, overrides: list[str]) -> None:
         batches = worker.share(lambda **share: pipeline.train(start_step, **share))
         utterances = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
         data = worker.share(pipeline.validation), utterances, pipeline.files_of, ratings
+        data += interruption, pipeline.validation_steps
         loop = TrainingLoop(config.trainer, config.audio, log, checkpoints, *data)
         steps = config.trainer.max_steps - start_step
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
         if loop.stopped:
             print(f"stopped; to go on: {command_line(trainer__resume=run)}")
-            sys.exit(0)
+            sys.exit(BROKEN_PIPE if interruption.code == BROKEN_PIPE else 0)
         print(f"\n{log.table()}\n")
         for original, synthesised in loop.samples:
             print(f"original {original}  synthesised {synthesised}")
@@ -107,7 +119,7 @@ def main(node: DictConfig) -> None:
     hydra_config = OmegaConf.to_container(HydraConfig.get(), resolve=False)
     run = Path(hydra_config["runtime"]["output_dir"])
     overrides = hydra_config["overrides"]["task"]
-    with command():
+    with command(), Interruption() as interruption:
         if isinstance(job := hydra_config["job"]["num"], int):  # of a sweep
             print(f"job {job}: {' '.join(overrides)}")
         try:
@@ -116,10 +128,14 @@ def main(node: DictConfig) -> None:
             check_run_folder(run)
             with training_log(run) as log:
                 import_keras("training", log)
-                train(config, run, overrides)
-        except KeyboardInterrupt:
-            print(f"\nstopped; to go on: {command_line(trainer__resume=run)}", file=sys.stderr)
-            sys.exit(130)
+                train(config, run, overrides, interruption)
+        except KeyboardInterrupt as interrupted:
+            if any(run.glob("checkpoints/step-*")):
+                line = f"stopped; to go on: {command_line(trainer__resume=run)}"
+            else:
+                line = "stopped before anything was saved; the same command begins again"
+            print(f"\n{line}", file=sys.stderr)
+            sys.exit(getattr(interrupted, "code", 130))
         except (InputError, MemoryError, OSError):
             raise
         except Exception:  # a bug; here, as Hydra would say more, and take it for its own

@@ -19,6 +19,7 @@ from vocoder.config import TrainerConfig
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, STFTLoss, WaveformL1Loss
+from vocoder.training import distribution
 from vocoder.training.checkpoints import complete
 from vocoder.training.distribution import build_strategy, worker
 from vocoder.training.optimizer import build_optimizer
@@ -119,6 +120,61 @@ def test_wishes_of_the_workers_meet(two_replicas):
     with worker(two_replicas, Path("run")) as here:
         trainer.fit(here.share(batches(1)), steps_per_epoch=1, callbacks=[keep], verbose=0)
     assert seen[0]["stopped"] == 1
+
+
+# As TensorFlow 2.21 said it when a worker was killed, had ended, or had failed by itself.
+GONE = (
+    "Collective ops is aborted by: Error reported from /job:worker/task:1: The following tasks are "
+    "unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1\nThe tasks have crashed",
+    "Collective ops is aborted by: recvmsg:Connection reset by peer\nAdditional GRPC error "
+    "information from remote target /job:worker/replica:0/task:0 while calling",
+    "Collective ops is aborted by: Socket closed\nAdditional GRPC error information from remote "
+    "target /job:worker/replica:0/task:0",
+)
+OWN = (
+    "Blas xGEMM launch failed : a.shape=[1,2,3]",
+    "Collective ops is aborted by: Shape mismatch in the collective instance 100. Op at device "
+    "/job:worker/replica:0/task:1/device:CPU:0 expected shape [2]",
+    "cuDNN launch failure : input shape([16,1,8192,80])",
+    "Failed to create session.",
+)
+
+
+class Ended(Exception):
+    """Instead of the end of the process."""
+
+
+class TwoWorkers:
+    class cluster_resolver:
+        task_id = 0
+
+
+@pytest.mark.parametrize("kind", [tf.errors.InternalError, tf.errors.UnavailableError])
+@pytest.mark.parametrize("message", [*GONE, *OWN])
+def test_what_an_error_says_tells_whether_a_worker_is_lost(
+    kind, message, monkeypatch, capsys, tmp_path
+):
+    def leave(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(distribution.os, "_exit", leave)
+    error = kind(None, None, f"Graph execution error:\n\nDetected at node x\n{message}\n [[x]]")
+    monkeypatch.setattr(distribution, "several_workers", lambda strategy: True)
+    lost = message in GONE
+    with pytest.raises(Ended if lost else kind) as raised, worker(TwoWorkers, tmp_path):
+        raise error
+    told = capsys.readouterr().err
+    if lost:
+        assert raised.value.args == (3,)
+        (line,) = told.splitlines()
+        assert line.startswith("error: another worker is gone (") and "trainer.resume=auto" in line
+        assert message.splitlines()[0] in line
+    else:
+        assert raised.value is error and not told
+    # One process alone has lost nobody.
+    monkeypatch.setattr(distribution, "several_workers", lambda strategy: False)
+    with pytest.raises(kind), worker(tf.distribute.get_strategy(), tmp_path):
+        raise error
 
 
 def test_xla_is_for_one_device(two_replicas, monkeypatch):
@@ -248,8 +304,10 @@ import keras, numpy as np
 with strategy.scope():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
+print("has begun", flush=True)
 x = np.zeros((8, 4), "float32")
 model.fit(tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(4), verbose=0)
+print("has trained", flush=True)
 """
 
 
@@ -257,14 +315,45 @@ model.fit(tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(4), verbose=0)
 def test_keras_still_needs_what_the_trainer_steps_around(tmp_path):
     """Once this fails, `Trainer._maybe_symbolic_build` and `_function` can go: see keras#20585."""
     workers = start_workers(["-c", UPSTREAM], tmp_path)
-    codes = []
     for process in workers:
         try:
-            codes.append(process.wait(60))
+            process.wait(60)
         except subprocess.TimeoutExpired:  # one of them waits for the other, which has failed
             process.kill()
-            codes.append(process.wait())
-    assert 0 not in codes, "keras-team/keras#20585 is solved: remove what steps around it"
+            process.wait()
+    said = [printed(tmp_path, i) for i in (0, 1)]
+    assert all("has begun" in text for text in said), said
+    assert not any("has trained" in text for text in said), "keras-team/keras#20585 is solved"
+    # Reducing what replicas have each to one value, as `_maybe_symbolic_build` and the step do.
+    assert any("Attempt to convert a value (PerReplica" in text for text in said), said
+
+
+SWEEP = """
+import runpy, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+runpy.run_module("vocoder.train", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_two_jobs_of_a_sweep_on_two_replicas(recordings, tmp_path):
+    """The second does what it does alone, and no validation warns of data that has run out."""
+    command = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
+    command += ["trainer.strategy=mirrored", "data.validation_segments=4", "trainer.max_steps=3"]
+    for more in (["-m", "seed=1,2", "hydra.sweep.dir=sweep"], ["seed=2", "hydra.run.dir=alone"]):
+        program = [sys.executable, "-c", SWEEP, *more, *command]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "ran out of data" not in done.stderr
+    expected = rows(tmp_path / "alone")
+    assert [row["step"] for row in expected] == ["0", "1", "2", "2", "3", "3"]
+    for row, alone in zip(rows(tmp_path / "sweep/1"), expected, strict=True):
+        assert (row["step"], row["split"]) == (alone["step"], alone["split"])
+        for name in ("loss", "waveform", "mel", "stft"):
+            assert float(row[name]) == pytest.approx(float(alone[name]), rel=1e-3)
+    assert rows(tmp_path / "sweep/0") != rows(tmp_path / "sweep/1")
 
 
 SLURM = {

@@ -7,17 +7,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from odd import OddGenerator, Spoilt
 from running import TINY_GENERATOR, configured
 
-from vocoder.config import asset
+from vocoder.config import TrainerConfig, asset
 from vocoder.discriminators import Discriminators, MultiPeriodDiscriminator, MultiScaleDiscriminator
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
-from vocoder.losses.build import build_discriminator_loss, build_multi_loss
+from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
+from vocoder.losses.adversarial import LeastSquaresLoss
+from vocoder.losses.build import FEATURES, WAVEFORM, build_discriminator_loss, build_multi_loss
 from vocoder.training.build import build_trainer
 from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.distribution import worker
 from vocoder.training.gan import AdversarialTrainer
+from vocoder.training.optimizer import build_discriminator_optimizer, build_optimizer
 from vocoder.training.validation import higher_is_better
 
 EXPERIMENTS = sorted(path.stem for path in asset("configs").glob("experiment/*.yaml"))
@@ -191,6 +195,144 @@ def test_a_step_with_nan_changes_neither_side():
         np.testing.assert_array_equal(a, b)
 
 
+SIDES = ("waveform", "adversarial", "discriminator")
+
+
+def spoilt(precision="float32", strategy=None, idle=False, **arguments):
+    """A small trainer with batch statistics and spectral norms, and its losses, by name."""
+    keras.utils.set_random_seed(4)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        part = MultiPeriodDiscriminator(
+            (2,), (4, 4), (3, 3), (2, 2), norm="spectral", name="mpd", dtype=precision
+        )
+        discriminators = Discriminators([part])
+        discriminators.build()
+        judged = LossCfg(Spoilt(LeastSquaresLoss()), 1.0, "mpd_2", "mpd_2")
+        loss = MultiLoss(
+            [
+                LossCfg(Spoilt(WaveformL1Loss()), 1.0, "waveform", WAVEFORM),
+                LossCfg(MultiLoss([judged], "adversarial"), 1.0, "adversarial", FEATURES),
+            ]
+        )
+        other = LossCfg(Spoilt(LeastSquaresLoss().discriminator_loss()), 1.0, "mpd_2", "mpd_2")
+        of_discriminator = MultiLoss([LossCfg(MultiLoss([other]), 1.0, "discriminator")])
+        trainer = AdversarialTrainer(
+            OddGenerator(dtype=precision, idle=idle), discriminators, **arguments
+        )
+        settings = TrainerConfig(learning_rate=1e-2, ema_momentum=0.9, global_clipnorm=1.0)
+        optimizers = build_optimizer(settings), build_discriminator_optimizer(settings)
+        trainer.compile(*optimizers, of_discriminator, loss=loss)
+    return trainer, dict(zip(SIDES, (loss.parts[0].loss, judged.loss, other.loss), strict=True))
+
+
+def all_of(trainer):
+    """Every number that a step may change, by name."""
+    groups = {
+        "generator": trainer.generator.variables,
+        "discriminators": trainer.discriminators.variables,
+        "metrics": trainer.metrics_variables,
+    } | {f"optimizer {i}": one.variables for i, one in enumerate(trainer.optimizers)}
+    return {
+        f"{group}: {i} {v.path}": np.array(v) for group, vs in groups.items()
+        for i, v in enumerate(vs)
+    }  # fmt: skip
+
+
+def changed(before, after):
+    return {name for name in before if not np.array_equal(before[name], after[name])}
+
+
+def one_batch(size=2):
+    rng = np.random.default_rng(5)
+    mel = rng.standard_normal((size, 8, 10)).astype(np.float32)
+    return mel, (0.1 * rng.standard_normal((size, 128))).astype(np.float32)
+
+
+@pytest.mark.parametrize("phase", ["warmup", "adversarial"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_step_is_all_or_nothing(phase, precision):
+    trainer, losses = spoilt(precision)
+    step = {"warmup": trainer._warmup_step, "adversarial": trainer.train_step}[phase]
+    for _ in range(3):
+        step(one_batch())
+    start = all_of(trainer)
+    for name, loss in losses.items():
+        if (phase, name) == ("warmup", "adversarial"):
+            continue
+        for where in ("forward", "backward"):
+            for value in (np.nan, np.inf):
+                setattr(loss, where, value)
+                logs = step(one_batch())
+                setattr(loss, where, 1.0)
+                different = changed(start, all_of(trainer))
+                if (where, precision) == ("backward", "mixed_float16"):
+                    # The gradient is too large for the scale of the loss, which is halved: that
+                    # of the side where it is.
+                    assert not trainer.nonfinite(logs)
+                    side = "optimizer 1" if name == "discriminator" else "optimizer 0"
+                    passing = ("metrics", "moving_mean", "moving_variance", "state", "/u", "/v")
+                    stepped = {n for n in different if not any(p in n for p in passing)}
+                    names = {name.rsplit("/")[-1] for name in stepped}
+                    assert all(name.startswith(side) for name in stepped)
+                    assert {"dynamic_scale"} <= names <= {"dynamic_scale", "step_counter"}
+                    start = all_of(trainer)
+                else:
+                    assert trainer.nonfinite(logs)
+                    assert not different
+    step(one_batch())
+    groups = {name.split(":")[0] for name in changed(start, all_of(trainer))}
+    assert groups == {"generator", "discriminators", "metrics", "optimizer 0", "optimizer 1"}
+
+
+def test_a_step_is_all_or_nothing_without_discriminators():
+    trainer, losses = spoilt(start=9)
+    trainer._reconstruction_step(one_batch())
+    start = all_of(trainer)
+    for where in ("forward", "backward"):
+        setattr(losses["waveform"], where, np.nan)
+        assert trainer.nonfinite(trainer._reconstruction_step(one_batch()))
+        setattr(losses["waveform"], where, 1.0)
+        assert not changed(start, all_of(trainer))
+
+
+def test_what_layers_add_to_the_loss_counts_against_discriminators_too():
+    trainer, _ = spoilt(idle=True)
+    generator = trainer.generator
+    generator.drop.rate = 0.0
+    mel, wave = one_batch()
+    with tf.GradientTape() as tape:
+        made = generator(mel, training=True)
+        kernel = generator.out.kernel.value
+        added = tf.reduce_mean(made**2) + 0.1 * tf.reduce_sum(kernel**2)
+        total = tf.reduce_mean(tf.abs(wave - made)) + added
+    unused, *variables = generator.trainable_variables
+    norm = tf.linalg.global_norm(tape.gradient(total, variables))
+    logs = trainer._reconstruction_step((mel, wave))
+    expected = {"added_losses": added, "loss": total, "gradient_norm": norm}
+    for name, value in expected.items():
+        assert float(logs[name]) == pytest.approx(float(value), rel=1e-5)
+    logs = trainer.train_step((mel, wave))
+    parts = [float(logs[name]) for name in ("waveform", "adversarial", "added_losses")]
+    assert float(logs["loss"]) == pytest.approx(sum(parts), rel=1e-5)
+    np.testing.assert_array_equal(unused, np.ones(3))
+
+
+@pytest.mark.parametrize("side", ["adversarial", "discriminator"])
+def test_a_step_of_two_replicas_is_all_or_nothing(side, two_replicas):
+    trainer, losses = spoilt(strategy=two_replicas)
+    mel, wave = (part[None] for part in one_batch(4))
+    fit(trainer, mel, wave)
+    start = all_of(trainer)
+    losses[side].forward = np.nan
+    trainer.make_train_function(force=True)
+    (logs,) = fit(trainer, mel, wave)
+    assert trainer.nonfinite(logs)
+    different = changed(start, all_of(trainer))
+    # `fit` itself resets the metrics, and puts the weights' averages in their place at its end.
+    assert {name.split(":")[0] for name in different} <= {"metrics", "generator"}
+    assert trainer.means() == {}
+
+
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_both_sides(precision):
     trainer = tiny(f"trainer.precision={precision}", "trainer.global_clipnorm=1")
@@ -306,6 +448,11 @@ def test_a_run_begins_with_given_weights(tmp_path):
         ),
         ([*TINY, "trainer.discriminator_start=2000000"], "trainer.discriminator_start: 2000000 "),
         ([*TINY, "trainer.discriminator_warmup=-1"], "trainer.discriminator_warmup: must be 0"),
+        (
+            ["discriminator=mpd_mrd", "loss=hifigan", "data.segment_length=512"],
+            r"^data.segment_length: 512 samples are too short for discriminator.parts.mrd; "
+            r"data.segment_length=\d+ would do$",
+        ),
         (["+experiment=hifigan_v9"], "hifigan_v9"),
     ],
 )

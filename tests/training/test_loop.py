@@ -1,18 +1,22 @@
 """What happens between the steps, in this process; whole runs are in tests/test_train.py."""
 
+import contextlib
 import logging
+import os
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from odd import OddGenerator
 
 from vocoder.config import AudioConfig, TrainerConfig
 from vocoder.errors import InputError
 from vocoder.evaluation.metric import Measure, Metric
-from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
+from vocoder.training import loop as loop_module
 from vocoder.training.checkpoints import Checkpoints, complete
+from vocoder.training.interruption import Interrupted, Interruption
 from vocoder.training.log import RunLog, read_losses
 from vocoder.training.loop import TrainingLoop
 from vocoder.training.optimizer import build_optimizer
@@ -45,15 +49,24 @@ class Poisoned(keras.losses.Loss):
 NAN, INFINITY = float("nan"), float("inf")
 
 
-def train(folder, marked, parts, metrics=(), measure=("loss", False), **settings):
-    """Eight steps, of which those in `marked` (from 1 on) meet a marked sample."""
+L1 = [LossCfg(WaveformL1Loss(), 1.0, "l1")]
+
+
+def train(
+    folder, marked=(), parts=L1, metrics=(), measure=("loss", False), interruption=None,
+    callbacks=(), utterances=1, **settings,
+):  # fmt: skip
+    """Eight steps, of which those in `marked` (from 1 on) meet a marked sample.
+
+    A folder that has a checkpoint is gone on from.
+    """
     rng = np.random.default_rng(0)
     mel = rng.standard_normal((8, 2, 8, 10)).astype(np.float32)
     wave = (0.1 * rng.standard_normal((8, 2, 128))).astype(np.float32)
     for step in marked:
         wave[step - 1, 0, 0] = MARK
-    generator = HiFiGAN((4,), (8,), 8, istft_n_fft=16, istft_hop_length=4, audio=vars(AUDIO))
-    trainer = ReconstructionTrainer(generator)
+    keras.utils.set_random_seed(0)
+    trainer = ReconstructionTrainer(OddGenerator(adds=False, idle=False))
     multi = MultiLoss(parts)
     config = TrainerConfig(
         **{"max_steps": 8, "log_every": 2, "validate_every": 4, "checkpoint_every": 2}
@@ -62,17 +75,53 @@ def train(folder, marked, parts, metrics=(), measure=("loss", False), **settings
     )
     trainer.compile(build_optimizer(config), loss=multi)
     checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints, True, *measure)
-    utterances = [("a.wav", mel[0, 0], np.zeros(128, np.float32))]
+    start = checkpoints.restore(complete(folder)[-1]) if complete(folder) else 0
+    utterances = [("a.wav", mel[0, 0], np.zeros(128, np.float32))] * utterances
     ratings = Ratings(metrics, utterances, sample_rate=100)
-    log = RunLog(folder, ["loss", *(part.name for part in multi.parts)], metrics=ratings.names)
+    names = ["loss", *(part.name for part in multi.parts)]
+    log = RunLog(folder, names, start, metrics=ratings.names)
     validation = tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5)))
     loop = TrainingLoop(
         config, AUDIO, log, checkpoints, validation, [], lambda i: [f"{i}a.wav", f"{i}b.wav"],
-        ratings,
+        ratings, interruption,
     )  # fmt: skip
-    batches = tf.data.Dataset.from_tensor_slices((mel, wave))
-    trainer.fit(batches, steps_per_epoch=8, shuffle=False, verbose=0, callbacks=[loop])
+    batches = tf.data.Dataset.from_tensor_slices((mel, wave)).repeat().skip(start)
+    steps = config.max_steps - start
+    callbacks = [loop, *callbacks]
+    trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)
     return trainer, loop
+
+
+class Each(keras.callbacks.Callback):
+    """What each step says, and what is to be done after it (from 1 on)."""
+
+    def __init__(self, after=lambda step: None):
+        super().__init__()
+        self.after = after
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["loss"]))
+        self.after(batch + 1)
+
+
+class Told(Metric):
+    """What it is told to say, of one utterance after the other."""
+
+    measures = (Measure("told", "told", "", True),)
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def compute(self, reference, synthesised, sample_rate):
+        assert len(reference) == len(synthesised) == 128
+        return (self.values.pop(0),)
+
+
+def points(folder, split="train", name="loss"):
+    return {
+        int(row["step"]): float(row[name]) for row in read_losses(folder) if row["split"] == split
+    }
 
 
 PARTS = {
@@ -98,6 +147,176 @@ def test_a_step_gone_wrong_is_skipped_and_told(case, tmp_path, caplog):
         assert np.isfinite(float(row["loss"])) and np.isfinite(float(row["poisoned"]))
 
 
+@pytest.mark.parametrize(
+    ("log_every", "validate_every", "max_steps", "marked", "expected"),
+    [
+        (100, 2, 5, (), {5: [1, 2, 3, 4, 5]}),
+        (3, 2, 8, (), {3: [1, 2, 3], 6: [4, 5, 6], 8: [7, 8]}),
+        (2, 5, 8, {1, 4}, {2: [2], 4: [3], 6: [5, 6], 8: [7, 8]}),
+        (2, 3, 8, {3, 4, 8}, {2: [1, 2], 6: [5, 6], 8: [7]}),
+    ],
+)
+def test_every_step_is_in_one_point(
+    log_every, validate_every, max_steps, marked, expected, tmp_path
+):
+    each = Each()
+    intervals = {"log_every": log_every, "validate_every": validate_every}
+    train(
+        tmp_path, marked, [LossCfg(Poisoned(NAN), 1.0)], callbacks=[each], max_steps=max_steps,
+        checkpoint_every=100, **intervals,
+    )  # fmt: skip
+    found = points(tmp_path)
+    assert found == {
+        step: pytest.approx(np.mean([each.losses[i - 1] for i in of]), rel=1e-5)
+        for step, of in expected.items()
+    }
+
+
+class Clock:
+    """Instead of the module `time`: seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 1e6
+
+    def monotonic(self):
+        return self.now
+
+
+COSINE = {"schedule": "cosine", "warmup_steps": 2, "final_rate": 0.1, "learning_rate": 1e-3}
+
+
+def test_minutes_end_the_run_and_its_schedule(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop_module, "time", clock)
+
+    def tick(step):
+        clock.now += 12  # six steps within 1.2 minutes
+
+    class Slow(Told):
+        def compute(self, *arguments):
+            clock.now += 1000  # which is no training
+            return super().compute(*arguments)
+
+    def session(**settings):
+        rated = [Slow(*range(20))]
+        each = Each(tick)  # after the loop, so that a step's time is seen at the next
+        often = {"log_every": 1, "validate_every": 3, "metrics": rated, "callbacks": [each]}
+        return train(tmp_path, **often, **COSINE, **settings)
+
+    trainer, loop = session(max_steps=1000, max_minutes=1.2)
+    rates = points(tmp_path, name="learning_rate")
+    assert list(rates) == [1, 2, 3, 4, 5, 6, 7] and not loop.stopped
+    # The warm-up has two steps; then the rate falls by the minutes, to its end.
+    falling = list(rates.values())[2:]
+    assert falling == sorted(falling, reverse=True) and falling[0] > 5e-4
+    assert rates[7] == pytest.approx(1e-4)
+    assert trainer.seconds == pytest.approx(72)
+    # More minutes go on, from those that are over.
+    session(max_steps=1000, max_minutes=2.4)
+    rates = points(tmp_path, name="learning_rate")
+    assert list(rates) == list(range(1, 15))
+    assert 1e-4 < rates[8] < 9e-4 and rates[14] == pytest.approx(1e-4)
+
+
+def test_minutes_that_do_not_end_the_run_change_nothing(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop_module, "time", clock)
+    each = Each(lambda step: setattr(clock, "now", clock.now + (8 if step == 1 else 9)))
+    train(tmp_path / "a", callbacks=[each], log_every=1, max_minutes=1.25, **COSINE)
+    train(tmp_path / "b", log_every=1, **COSINE)
+    first, second = (points(tmp_path / name, name="learning_rate") for name in "ab")
+    assert first == second and len(first) == 8
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
+    intervals = {"log_every": 3, "validate_every": 2, "checkpoint_every": 100}
+    straight, _ = train(tmp_path / "straight", **intervals, **COSINE)
+    signals = Interruption()
+    each = Each(lambda step: setattr(signals, "code", 143) if step == 4 else None)
+    halves = tmp_path / "halves"
+    _, loop = train(halves, interruption=signals, callbacks=[each], **intervals, **COSINE)
+    assert loop.stopped and complete(halves)[-1].name == "step-00000005"
+    other, loop = train(halves, **intervals, **COSINE)
+    assert not loop.stopped
+    for split in ("train", "validation"):
+        expected = points(tmp_path / "straight", split)
+        assert points(halves, split) == {k: pytest.approx(v, rel=1e-4) for k, v in expected.items()}
+    for a, b in zip(straight.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+class Asking(Told):
+    """Is interrupted while it rates an utterance, by its number from 0 on."""
+
+    def __init__(self, signals, number, *values):
+        super().__init__(*values)
+        self.signals = signals
+        self.left = number
+
+    def compute(self, *arguments):
+        if self.left == 0:
+            self.signals.code = 143
+        self.left -= 1
+        return super().compute(*arguments)
+
+
+RATED = {
+    "utterances": 2, "measure": ("told", True), "validate_every": 4, "checkpoint_every": 100,
+}  # fmt: skip
+
+
+def test_a_run_interrupted_in_its_first_validation_is_saved(tmp_path):
+    signals = Interruption()
+    with pytest.raises(Interrupted) as raised:
+        train(tmp_path, metrics=[Asking(signals, 0, 1, 1)], interruption=signals, **RATED)
+    assert raised.value.code == 143
+    assert [path.name for path in complete(tmp_path)] == ["step-00000000"]
+    assert points(tmp_path, "validation") == {}
+    train(tmp_path, metrics=[Told(1, 1, 2, 2, 3, 3)], **RATED)
+    assert list(points(tmp_path, "validation")) == [0, 4, 8]
+
+
+def test_an_interrupted_validation_is_done_again(tmp_path):
+    told = [1, 1, 5, 5, 3, 3]
+    train(tmp_path / "straight", metrics=[Told(*told)], **RATED)
+    signals, halves = Interruption(), tmp_path / "halves"
+    asking = Asking(signals, 2, *told)
+    _, loop = train(halves, metrics=[asking], interruption=signals, **RATED)
+    assert loop.stopped and list(points(halves, "validation")) == [0]
+    assert [path.name for path in complete(halves)] == ["step-00000004"]
+    # Once more, before there is a step; then to the end, whose validation is not interrupted.
+    signals = Interruption()
+    with pytest.raises(Interrupted):
+        train(halves, metrics=[Asking(signals, 0, 5, 5)], interruption=signals, **RATED)
+    signals = Interruption()
+    asking = Asking(signals, 2, *told[2:])
+    _, loop = train(halves, metrics=[asking], interruption=signals, **RATED)
+    assert not loop.stopped and float(loop.checkpoints.best) == 5
+    found, expected = (points(tmp_path / n, "validation", "told") for n in ("halves", "straight"))
+    assert found == expected == {0: 1, 4: 5, 8: 3}
+    assert [p.name for p in complete(halves)] == [p.name for p in complete(tmp_path / "straight")]
+
+
+def test_an_output_that_nobody_reads_ends_the_run_with_its_work_saved(tmp_path):
+    read, write = os.pipe()
+    signals = Interruption()
+    leave = Each(lambda step: os.close(read) if step == 2 else None)
+    with open(write, "w") as closed, contextlib.redirect_stdout(closed):
+        _, loop = train(tmp_path, interruption=signals, checkpoint_every=100, callbacks=[leave])
+        print("into nothing", flush=True)
+    assert signals.code == 141 and loop.stopped
+    assert [path.name for path in complete(tmp_path)] == ["step-00000004"]
+    # If nobody reads from the beginning, it ends there.
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed, contextlib.redirect_stdout(closed):
+        with pytest.raises(Interrupted) as raised:
+            train(tmp_path / "other", interruption=Interruption())
+        print("into nothing", flush=True)
+    assert raised.value.code == 141
+    assert [path.name for path in complete(tmp_path / "other")] == ["step-00000000"]
+
+
 def test_a_skipped_step_changes_neither_weights_nor_optimizer(tmp_path):
     parts = [LossCfg(Poisoned(NAN), 1.0)]
     trainer, _ = train(tmp_path, set(), parts, ema_momentum=0.9)
@@ -117,19 +336,6 @@ def test_too_many_in_a_row_end_the_run(tmp_path):
     # The last good checkpoint is there, and nothing after it.
     assert [path.name for path in complete(tmp_path)][-1] == "step-00000006"
     train(tmp_path / "fewer", {3, 5, 6}, [LossCfg(Poisoned(NAN), 1.0)], max_bad_steps=2)
-
-
-class Told(Metric):
-    """What it is told to say, of one utterance after the other."""
-
-    measures = (Measure("told", "told", "", True),)
-
-    def __init__(self, *values):
-        self.values = list(values)
-
-    def compute(self, reference, synthesised, sample_rate):
-        assert len(reference) == len(synthesised) == 128
-        return (self.values.pop(0),)
 
 
 def test_a_metric_tells_the_best(tmp_path, capsys):

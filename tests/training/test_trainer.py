@@ -1,11 +1,14 @@
 import json
+import logging
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from odd import OddGenerator
 
 from vocoder.config import TrainerConfig
+from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, STFTLoss, WaveformL1Loss
 from vocoder.training import checkpoints as checkpoints_module
@@ -52,6 +55,83 @@ def test_gradient_norm_is_that_before_clipping(batches):
     expected = tf.linalg.global_norm(tape.gradient(loss, trainer.trainable_variables))
     logs = trainer.fit(batches.take(1), verbose=0).history
     assert logs["gradient_norm"][0] == pytest.approx(float(expected), rel=1e-4)
+
+
+def odd_trainer(strategy=None, **arguments):
+    keras.utils.set_random_seed(0)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        generator = OddGenerator(**arguments)
+        generator.drop.rate = 0.0
+        trainer = ReconstructionTrainer(generator)
+        settings = TrainerConfig(
+            schedule="constant", learning_rate=0.1, gradient_accumulation_steps=2, ema_momentum=0.9
+        )
+        loss = MultiLoss([LossCfg(WaveformL1Loss(), 2, "l1")])
+        trainer.compile(build_optimizer(settings), loss=loss)
+    return trainer
+
+
+def odd_batch(rng):
+    mel = rng.standard_normal((4, 8, 10)).astype(np.float32)
+    return mel, (0.1 * rng.standard_normal((4, 128))).astype(np.float32)
+
+
+def test_what_layers_add_to_the_loss_counts_and_is_shown(rng):
+    trainer = odd_trainer()
+    mel, wave = odd_batch(rng)
+    variables = trainer.trainable_variables[1:]  # the first is the one that does nothing
+    with tf.GradientTape() as tape:
+        made = trainer.generator(mel, training=True)
+        kernel = trainer.generator.out.kernel.value
+        added = tf.reduce_mean(made**2) + 0.1 * tf.reduce_sum(kernel**2)
+        total = 2 * tf.reduce_mean(tf.abs(wave - made)) + added
+    norm = tf.linalg.global_norm(tape.gradient(total, variables))
+    logs = trainer.train_step((mel, wave))
+    assert float(logs["added_losses"]) == pytest.approx(float(added), rel=1e-5)
+    assert float(logs["loss"]) == pytest.approx(float(total), rel=1e-5)
+    assert float(logs["gradient_norm"]) == pytest.approx(float(norm), rel=1e-5)
+    assert trainer.means() == pytest.approx({k: float(v) for k, v in logs.items()}, rel=1e-5)
+    made = np.asarray(trainer.generator(mel))
+    added = np.mean(made**2) + 0.1 * np.sum(np.asarray(trainer.generator.out.kernel) ** 2)
+    found = trainer.evaluate(mel, wave, batch_size=4, verbose=0, return_dict=True)
+    assert set(found) == {"loss", "l1", "added_losses"}
+    assert found["added_losses"] == pytest.approx(added, rel=1e-5)
+    assert found["loss"] == pytest.approx(2 * np.abs(wave - made).mean() + added, rel=1e-5)
+    assert "added_losses" not in {metric.name for metric in odd_trainer(adds=False).metrics}
+
+
+def test_a_variable_without_a_gradient_is_left_out_and_told(rng, caplog):
+    trainer = odd_trainer()
+    before = [v.numpy() for v in trainer.trainable_variables]
+    with caplog.at_level(logging.WARNING, logger="vocoder"):
+        for _ in range(4):
+            trainer.train_step(odd_batch(rng))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == "odd/unused: has no part in the loss, so that it is not trained"
+    changed = [(a != b).any() for a, b in zip(before, trainer.trainable_variables, strict=True)]
+    assert changed == [False] + [True] * (len(before) - 1)
+    assert int(trainer.optimizer.iterations) == 2
+    trainer.generator.norm.trainable = trainer.generator.out.trainable = False
+    with pytest.raises(InputError, match="^loss: it depends on no variable of the network"):
+        trainer.train_step(odd_batch(rng))
+
+
+def test_an_odd_generator_on_two_replicas_is_as_on_one(rng, two_replicas):
+    mel, wave = odd_batch(rng)
+    mel = np.concatenate([mel[:2]] * 2)  # batch statistics are those of a replica
+    found = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        trainer = odd_trainer(strategy)
+        data = tf.data.Dataset.from_tensor_slices((mel, wave)).repeat(3).batch(4)
+        trainer.fit(data, verbose=0)
+        weights = [v.numpy() for v in trainer.trainable_variables]
+        found.append((trainer.history.history, weights))
+    (one, weights), (two, weights_of_two) = found
+    assert set(one) == {"loss", "l1", "added_losses", "gradient_norm"}
+    for name, values in one.items():
+        assert two[name] == pytest.approx(values, rel=1e-4)
+    for a, b in zip(weights, weights_of_two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_averaged_weights_come_and_go(batches):

@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping
 
+from keras import ops
+
 from vocoder import registry
 from vocoder.discriminators.base import Discriminators
 from vocoder.errors import InputError
 
+LONGEST = 2**20  # samples of a segment
 
-def build_discriminators(node: Mapping, dtype: str | None = None) -> Discriminators | None:
+
+def build_discriminators(
+    node: Mapping, dtype: str | None = None, segment_length: int | None = None
+) -> Discriminators | None:
     """Builds `{parts: {PREFIX: {name: DISCRIMINATOR, argument: value, ...}, ...}}`.
 
     Args:
         node: The `discriminator` node. PREFIX begins the names of the part's sub-discriminators.
         dtype: A policy such as "mixed_bfloat16".
+        segment_length: Samples of a training segment, on which every part is tried.
 
     Returns:
         Built discriminators; None if there are no parts.
@@ -39,4 +46,29 @@ def build_discriminators(node: Mapping, dtype: str | None = None) -> Discriminat
     except ValueError as error:
         raise InputError(f"discriminator.{error}") from error
     discriminators.build()
+    if segment_length:
+        for part in parts:
+            _try(part, segment_length)
     return discriminators
+
+
+def _try(part, segment_length):
+    try:
+        part(ops.zeros((1, segment_length)))
+    except Exception as error:  # each backend has its own for a window that is too long
+        longer = 2 * segment_length
+        while longer <= LONGEST and not _takes(part, longer):
+            longer *= 2
+        hint = f"data.segment_length={longer}" if longer <= LONGEST else "no longer one either"
+        raise InputError(
+            f"data.segment_length: {segment_length} samples are too short for "
+            f"discriminator.parts.{part.name}; {hint} would do"
+        ) from error
+
+
+def _takes(part, length):
+    try:
+        part(ops.zeros((1, length)))
+    except Exception:
+        return False
+    return True

@@ -40,7 +40,9 @@ def build_trainer(config: RunConfig, new: bool = True) -> Trainer:
     settings = config.trainer
     generator = build_generator(config)
     generator.rematerialization = settings.rematerialization
-    discriminators = build_discriminators(config.discriminator, settings.precision)
+    discriminators = build_discriminators(
+        config.discriminator, settings.precision, config.data.segment_length
+    )
     names = discriminators.sub_discriminators if discriminators else ()
     loss = build_multi_loss(
         config.loss, config.audio.sample_rate, config.data.segment_length, names

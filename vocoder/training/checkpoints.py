@@ -4,7 +4,8 @@ checkpoints/step-00001000/
     state.index, state.data-*   weights, optimizer, step, best value (`tf.train.Checkpoint`)
     generator.keras             the generator for inference, averaged if there is an average
     means.json                  the means of a curve since its last point, by name
-    info.json                   step, the measure that tells the best, its value in validation
+    info.json                   step, the measure that tells the best, its value in validation, how
+                                many seconds the run had trained
 """
 
 import contextlib
@@ -165,6 +166,7 @@ class Checkpoints:
                 f"that of step {int(self.step)}"
             )
         self._restore_means(checkpoint / MEANS)
+        self.trainer.seconds = info["seconds"]
         if info["measure"] != self.measure:
             self.best.assign(np.nan)
             print(
@@ -212,6 +214,7 @@ class Checkpoints:
             return
         value = value if value is not None and math.isfinite(value) else None
         info = {"step": step, "measure": self.measure, "value": value}
+        info["seconds"] = self.trainer.seconds
         final = self.run / CHECKPOINTS / f"step-{step:08d}"
         partial = final.with_name(f".{final.name}.partial")
         try:

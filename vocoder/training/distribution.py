@@ -5,9 +5,11 @@ How a step is split so that it is right under a strategy is in `trainer.Trainer`
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -26,7 +28,9 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 def build_strategy(trainer: TrainerConfig) -> tf.distribute.Strategy:
     """The strategy that `trainer.strategy` names.
 
-    To be called before anything else of TensorFlow: the workers of a cluster meet here.
+    To be called before anything else of TensorFlow: the workers of a cluster meet here, and with
+    `trainer.deterministic` operations become so for the rest of the process. The jobs of a sweep
+    share a strategy of several devices: the messages of two would mix, and workers meet but once.
 
     Args:
         trainer: Its `strategy` is "none": one device. "mirrored": all GPUs of this machine, or all
@@ -37,6 +41,8 @@ def build_strategy(trainer: TrainerConfig) -> tf.distribute.Strategy:
         InputError: The name is unknown, there is no cluster, or XLA is to compile for several
             devices.
     """
+    if trainer.deterministic:
+        tf.config.experimental.enable_op_determinism()
     name = trainer.strategy
     registry.known(name, STRATEGIES, "trainer.strategy")
     if name == "auto":
@@ -44,14 +50,24 @@ def build_strategy(trainer: TrainerConfig) -> tf.distribute.Strategy:
         name = "multi_worker" if _in_cluster() else "mirrored" if several else "none"
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+        strategy = _mirrored(tuple(device.name for device in devices))
     elif name == "multi_worker":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(_cluster())
+        strategy = _multi_worker()
     else:
         strategy = tf.distribute.get_strategy()
     if trainer.jit_compile and strategy.num_replicas_in_sync > 1:
         raise InputError("trainer.jit_compile: works on one device only; use false with several")
     return strategy
+
+
+@functools.cache
+def _mirrored(devices):
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@functools.cache
+def _multi_worker():
+    return tf.distribute.MultiWorkerMirroredStrategy(_cluster())
 
 
 def _in_cluster() -> bool:
@@ -188,23 +204,23 @@ def worker(strategy: tf.distribute.Strategy, run: Path):
             quarantine = run / f"quarantine-worker{task}.csv"
             yield Worker(strategy, False, Path(folder), quarantine)
     except tf.errors.OpError as error:
-        if not several_workers(strategy) or not isinstance(error, LOST):
+        sign = LOST.search(error.message)
+        if not several_workers(strategy) or not sign:
             raise
         print(
-            f"error: another worker is gone ({type(error).__name__}); start all of them again with "
-            f"trainer.resume=auto {for_shell(written('hydra.run.dir', run))}, and they go on from "
-            "the last checkpoint",
+            f"error: another worker is gone ({type(error).__name__}: {sign[0].strip()[:200]}); "
+            f"start all of them again with trainer.resume=auto "
+            f"{for_shell(written('hydra.run.dir', run))}, and they go on from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
         os._exit(3)  # the usual way out would wait for the lost worker
 
 
-# What a step fails with when a worker is lost.
-LOST = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
+# The line by which the error of a step tells that another worker is lost, whatever its type: words
+# of TensorFlow's coordination service, of gRPC and of NCCL.
+LOST = re.compile(
+    r".*(heartbeat|unhealthy|Error reported from /job|coordination service|from remote target"
+    r"|connection re(set|fused)|socket closed|failed to connect to all|remote process exited).*",
+    re.IGNORECASE,
 )

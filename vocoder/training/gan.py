@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from vocoder.losses.build import FEATURES, WAVEFORM
-from vocoder.training.trainer import Trainer
+from vocoder.training.trainer import Trainer, put_back_unless
 
 
 class AdversarialTrainer(Trainer):
@@ -12,8 +12,9 @@ class AdversarialTrainer(Trainer):
 
     A step makes waveforms once. The discriminators are stepped on these and on the recordings,
     which they see as one batch; then the generator is stepped on what the discriminators, as they
-    are now, say of the same waveforms (Kong et al., arXiv:2010.05646). Validation measures the
-    reconstruction losses alone.
+    are now, say of the same waveforms (Kong et al., arXiv:2010.05646). If that turns out not to be
+    finite, or the gradients of one side are too large for float16, neither side has been stepped.
+    Validation measures the reconstruction losses alone.
 
     Args:
         generator: A `vocoder.generators.Generator`.
@@ -43,6 +44,10 @@ class AdversarialTrainer(Trainer):
         discriminator_optimizer.build(self.discriminators.trainable_variables)
         self.discriminator_optimizer = discriminator_optimizer
         self.discriminator_loss = discriminator_loss
+
+    @property
+    def optimizers(self):
+        return [*super().optimizers, self.discriminator_optimizer]
 
     @property
     def state(self):
@@ -77,25 +82,38 @@ class AdversarialTrainer(Trainer):
             self.phase = "warmup" if step < self.start + self.warmup else "adversarial"
 
     def train_step(self, data):
-        made = {}  # the generator's tape and waveforms of every replica
-        logs, finite = self._step_discriminators(made, data)
-        gradients, values = self.on_replicas(lambda data: self._adversarial(made, data), data)
-        return logs | self._step_generator(gradients, values, finite)[0]
+        return self._step(data, True, self._adversarial)
 
     def _warmup_step(self, data):
-        made = {}
-        logs, finite = self._step_discriminators(made, data)
-        gradients, values = self.on_replicas(lambda data: self._reconstruction(made, data), data)
-        return logs | self._step_generator(gradients, values, finite)[0]
+        return self._step(data, True, self._reconstruction)
 
     def _reconstruction_step(self, data):
-        made = {}
+        return self._step(data, False, self._reconstruction)
 
-        def step(data):
-            self._generate(made, data)
-            return self._reconstruction(made, data)
+    def _step(self, data, discriminate, gradients_of):
+        made = {}  # the generator's tape, waveforms and added losses of every replica
+        stepped = True
+        with self.all_or_nothing() as logs:
+            if discriminate:
+                before = self.keep(self._of_discriminators)
+                values, stepped = self._step_discriminators(made, data)
+                logs |= values
+            else:
+                self.on_replicas(lambda data: self._generate(made, data), data)
+            gradients, values = self.on_replicas(lambda data: gradients_of(made, data), data)
+            values, both = self._step_generator(gradients, values, stepped)
+            logs |= values
+            if discriminate:
+                put_back_unless(tf.logical_or(both, tf.logical_not(stepped)), before)
+        return logs
 
-        return self._step_generator(*self.on_replicas(step, data))[0]
+    @property
+    def _of_discriminators(self):
+        return self.discriminators.trainable_variables + self.discriminator_optimizer.variables
+
+    @property
+    def _passed_through(self):
+        return [*super()._passed_through, *self.discriminators.non_trainable_variables]
 
     def _step_discriminators(self, made, data):
         def step(data):
@@ -107,7 +125,7 @@ class AdversarialTrainer(Trainer):
             self.discriminator_optimizer, variables, gradients, values, self.discriminator_norm
         )
 
-    def _step_generator(self, gradients, values, allowed=True):
+    def _step_generator(self, gradients, values, allowed):
         variables = self.generator.trainable_variables
         return self.update(
             self.optimizer, variables, gradients, values, self.gradient_norm, allowed
@@ -117,7 +135,8 @@ class AdversarialTrainer(Trainer):
         mel, _ = data
         with tf.GradientTape() as tape:
             waveform = self(mel, training=True)
-        made[_replica()] = tape, waveform
+            added = self.generator.losses
+        made[_replica()] = tape, waveform, added
         return waveform
 
     def _discriminate(self, synthesised, data):
@@ -145,19 +164,21 @@ class AdversarialTrainer(Trainer):
     def _through(self, made, data, features):
         """Gradients of the loss of waveforms that have been made, and its values."""
         mel, recorded = data
-        generator_tape, waveform = made[_replica()]
+        generator_tape, waveform, added = made[_replica()]
         y_true, y_pred = self._measured(recorded), self._measured(waveform)
-        # The discriminators' weights are no business of this tape: only the waveform is.
+        # The discriminators' weights are no business of this tape: only what was made is.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(waveform)
+            tape.watch([waveform, *added])
             if features is not None:
                 y_true[FEATURES], y_pred[FEATURES] = features(waveform)
-            loss = self._track(self.loss(y_true, y_pred), mel)
+            loss, values = self._total(self.loss(y_true, y_pred), added, mel)
             scaled = self.optimizer.scale_loss(loss)
         gradients = generator_tape.gradient(
-            waveform, self.generator.trainable_variables, tape.gradient(scaled, waveform)
+            [waveform, *added],
+            self.generator.trainable_variables,
+            tape.gradient(scaled, [waveform, *added]),
         )
-        return gradients, {"loss": self._unscaled(loss), **self.loss.values}
+        return gradients, values | self.loss.values
 
     def _measured(self, waveform):
         return {WAVEFORM: waveform, FEATURES: None}

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from vocoder import paths
 from vocoder.errors import InputError, printable
 from vocoder.paths import LONGEST, file_name, open_regular, replacing, user_path
 
@@ -64,3 +65,32 @@ def test_a_home_that_there_is_not_is_told(monkeypatch):
     assert user_path("~/x") == user_path(os.path.expanduser("~/x"))
     with pytest.raises(InputError, match="no home folder"):
         user_path("~nobody-of-that-name/x")
+
+
+def test_a_file_of_the_very_name_comes_before_a_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no home folder"):
+        paths.user_path("~nobody-here")
+    (tmp_path / "~nobody-here").write_text("")
+    assert str(paths.user_path("~nobody-here")) == "~nobody-here"
+
+
+def test_what_is_inside_of_a_folder_by_any_name(tmp_path):
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("folder", "folder/new/newer", "link", "link/deep", "folder/deep/../.."):
+        inside = path != "folder/deep/../.."
+        assert paths.is_inside(tmp_path / path, tmp_path / "folder") == inside
+        assert paths.is_inside(tmp_path / path, tmp_path / "link") == inside
+    assert not paths.is_inside(tmp_path / "loop", tmp_path / "folder")
+    assert not paths.is_inside(tmp_path / "folder", tmp_path / "gone")
+
+
+def test_folders_that_can_be_written_to(tmp_path):
+    paths.make_output_folder(tmp_path / "new/newer", "--out")
+    assert not list((tmp_path / "new/newer").iterdir())
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below", "x" * 300, "/proc/nothing", "a\0b"):
+        with pytest.raises(InputError, match="^--out: .* can't be written to"):
+            paths.make_output_folder(tmp_path / name, "--out")

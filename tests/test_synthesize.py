@@ -10,7 +10,7 @@ import soundfile
 
 import vocoder
 from vocoder import synthesize
-from vocoder.audio import files
+from vocoder.audio import MelSpectrogram, files
 from vocoder.config import AudioConfig
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
@@ -311,17 +311,17 @@ def test_a_bad_mel_costs_itself_alone(model, rng, tmp_path, capsys):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.wav"]
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.float64])
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", ">i2", "u2", "i4", "u4", "f2", "f4", "f8"])
 def test_samples_of_any_range(model, rng, dtype):
     loaded = vocoder.load(model)
     wave = rng.uniform(-0.5, 0.5, 4096).astype(np.float32)
     given = wave.astype(dtype)
-    if dtype == np.uint8:
-        given = np.round(128 + 128 * wave).astype(dtype)
-    elif dtype != np.float64:
-        given = np.round(wave * -float(np.iinfo(dtype).min)).astype(dtype)
+    if (kind := np.dtype(dtype).kind) != "f":
+        info = np.iinfo(dtype)
+        middle = info.max / 2 + 0.5 if kind == "u" else 0
+        given = np.round(middle + wave * 2.0 ** (info.bits - 1)).astype(dtype)
     mel = loaded.mel(given)
-    assert np.abs(mel - loaded.mel(wave)).max() < (0.5 if dtype == np.uint8 else 0.01)
+    assert np.abs(mel - loaded.mel(wave)).max() < (0.5 if dtype in ("i1", "u1") else 0.02)
     mel += 1  # a copy of one's own
     loaded.synthesize(mel)[0] = 0
 
@@ -330,6 +330,9 @@ def test_samples_of_any_range(model, rng, dtype):
     ("audio", "reason"),
     [
         (np.zeros(4096, np.int64), "holds int64"),
+        (np.zeros((0, 4096)), "shape"),
+        (np.full(4096, 1e300), "no numbers"),
+        (np.zeros(4096, object), "holds object"),
         (np.zeros(4096, bool), "holds bool"),
         (np.zeros(4096, complex), "holds complex"),
         (np.full(4096, np.nan), "no numbers"),
@@ -351,3 +354,170 @@ def test_mels_that_are_none(model, value):
         loaded.synthesize(np.where(np.arange(8)[:, None] == 3, value, 0.0) * np.ones((8, 80)))
     with pytest.raises(InputError, match="^mel: holds int64"):
         loaded.synthesize(np.zeros((8, 80), int))
+    with pytest.raises(InputError, match="^mel: .*swap the last two axes"):
+        loaded.synthesize(np.zeros((80, 8)))
+
+
+def test_each_folder_tells_how_its_squares_lie(model, rng, tmp_path, capsys):
+    square = rng.standard_normal((80, 80)).astype(np.float32)
+    for name in ("one", "turned", "alone"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / f"{name}.npy", square)
+        if name != "alone":
+            np.save(tmp_path / name / "other.npy", square[:50] if name == "one" else square[:50].T)
+    (tmp_path / "turned/other.npy").rename(tmp_path / "turned/another.npy")
+    folders = [tmp_path / name for name in ("one", "turned", "alone")]
+    assert command(model, *folders, "--out", tmp_path / "out", "--format", "float") == 0
+    loaded = vocoder.load(model)
+    for name, mel in {"one": square, "turned": square.T, "alone": square}.items():
+        made = soundfile.read(tmp_path / f"out/{name}.wav", dtype="float32")[0]
+        np.testing.assert_allclose(made, np.clip(loaded.synthesize(mel), -1, 1), atol=1e-5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: ") and "alone.npy: has as many frames as bands" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(lambda mel: 8.7 * mel - 40, "goes down to"), (lambda mel: mel + 20, "nowhere below 0")],
+)
+def test_mels_of_another_scale_are_noted_once(model, rng, tmp_path, capsys, change, reason):
+    for i in range(3):
+        mel = np.clip(rng.standard_normal((90, 80)) - 5, -11, 1)
+        np.save(tmp_path / f"{i}.npy", change(mel).astype(np.float32))
+    assert command(model, *tmp_path.glob("*.npy"), "--out", tmp_path / "out") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: ") and reason in line
+
+
+def test_samples_and_networks_with_nan(model, rng, tmp_path, capsys):
+    samples = 0.1 * rng.standard_normal(70_000)
+    soundfile.write(tmp_path / "good.wav", samples, 22050)
+    samples[65_000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 22050, "FLOAT")
+    inputs = tmp_path / "good.wav", tmp_path / "nan.wav"
+    assert command(model, *inputs, "--out", tmp_path / "out") == 1
+    assert "nan.wav: holds samples that are no numbers" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.wav"]
+    loaded = vocoder.load(model)
+    variable = loaded.generator.trainable_variables[0]
+    variable.assign(np.full(variable.shape, np.nan))
+    with pytest.raises(InputError, match="^mel: the model makes samples"):
+        loaded.synthesize(np.zeros((5, 80), np.float32))
+    assert synthesize.synthesize_files(loaded, inputs[:1], tmp_path / "other") == 1
+    assert "good.wav: the model makes samples" in capsys.readouterr().err
+
+
+def test_windows_and_batches_stay_below_what_is_asked_for(model, rng, monkeypatch):
+    assert next(synthesize.windows(3000, 13, most=200))[1] == 128
+    assert next(synthesize.windows(3000, 60, most=200))[1] == 256  # which its reach needs
+    loaded = vocoder.load(model)
+    generate, sizes = loaded.generate, []
+
+    def counted(mel):
+        sizes.append(mel.shape[0] * mel.shape[1])
+        return generate(mel)
+
+    monkeypatch.setattr(loaded, "generate", counted)
+    mel = rng.standard_normal((30, 40, 80)).astype(np.float32)
+    np.testing.assert_allclose(loaded.synthesize(mel)[[0, 29]], generate(mel[[0, 29]]), atol=1e-5)
+    assert max(sizes) <= synthesize.BATCH_FRAMES["CPU"]
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+def test_a_mel_in_parts_is_that_of_the_whole(rng, monkeypatch, padding):
+    audio = AudioConfig(padding=padding)
+    generator = HiFiGAN((8,), (16,), 16, istft_n_fft=128, istft_hop_length=32, audio=vars(audio))
+    loaded = synthesize.Vocoder(generator)
+    samples = rng.uniform(-0.5, 0.5, (2, 30_000)).astype(np.float32)
+    whole = np.asarray(MelSpectrogram(**vars(audio))(samples))
+    monkeypatch.setattr(synthesize, "MEL_FRAMES", 62)
+    np.testing.assert_allclose(loaded.mel(samples), whole, atol=1e-4)
+    np.testing.assert_allclose(loaded.mel(samples[0]), whole[0], atol=1e-4)
+
+
+def test_too_little_memory_costs_the_inputs_that_need_it(model, rng, tmp_path, capsys, monkeypatch):
+    for name, frames in {"short": 20, "long": 128}.items():
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((frames, 80)).astype(np.float32))
+    loaded = vocoder.load(model)
+    generate = loaded.generate
+
+    def poor(mel):
+        if mel.shape[1] > 100:
+            raise MemoryError
+        return generate(mel)
+
+    monkeypatch.setattr(loaded, "generate", poor)
+    inputs = tmp_path / "long.npy", tmp_path / "short.npy"
+    assert synthesize.synthesize_files(loaded, inputs, tmp_path / "out") == 1
+    assert "long.npy: not enough memory for 128 frames; --batch" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["short.wav"]
+
+
+@pytest.fixture
+def small_files():
+    """Limits the size of files, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_can_not_be_written(model, rng, tmp_path, capsys, small_files):
+    for frames in (10, 700, 900):
+        np.save(tmp_path / f"{frames}.npy", rng.standard_normal((frames, 80)).astype(np.float32))
+    inputs, loaded = sorted(tmp_path.glob("*.npy")), vocoder.load(model)
+    small_files(100_000)
+    assert synthesize.synthesize_files(loaded, inputs, tmp_path / "out") == 2
+    printed = capsys.readouterr()
+    assert "1 of 3 inputs" in printed.out and printed.err.count("can't be written") == 2
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["10.wav"]
+    small_files(2000)  # not even what is tried beforehand
+    with pytest.raises(InputError, match=r"^--out: .* can't be written to \(File too large\)"):
+        synthesize.synthesize_files(loaded, inputs, tmp_path / "other")
+
+
+def test_a_disk_that_is_full_in_between_ends_it_all(model, rng, tmp_path, capsys, small_files):
+    for i in range(4):
+        np.save(tmp_path / f"{i}.npy", rng.standard_normal((700, 80)).astype(np.float32))
+    loaded = vocoder.load(model)
+    generate = loaded.generate
+
+    def filling(mel):
+        small_files(2000)
+        return generate(mel)
+
+    loaded.generate = filling
+    with pytest.raises(InputError, match="^--out: .* can't be written to"):
+        synthesize.synthesize_files(loaded, sorted(tmp_path.glob("*.npy")), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()) and not capsys.readouterr().err
+
+
+def test_no_link_is_followed_to_write(model, rng, tmp_path):
+    np.save(tmp_path / "a.npy", rng.standard_normal((5, 80)).astype(np.float32))
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "out").mkdir()
+    for name in (".a.wav.partial", "a.wav"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "other")
+    assert command(model, tmp_path / "a.npy", "--out", tmp_path / "out") == 0
+    assert (tmp_path / "other").read_text() == "mine"
+    assert [p.name for p in (tmp_path / "out").iterdir() if not p.is_symlink()] == ["a.wav"]
+
+
+def test_odd_paths_are_told(model, rng, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", rng.standard_normal((5, 80)).astype(np.float32))
+    os.replace("a.npy", "~nobody.npy")
+    os.symlink("loop", "loop")
+    odd = ["x" * 300, "loop", "loop/deeper", "a\nb"]
+    assert command(model, "~nobody.npy", *odd, "--out", "out") == 1
+    printed = capsys.readouterr()
+    assert "1 of 5 inputs" in printed.out and len(printed.err.splitlines()) == 4
+    for out in odd[:3]:
+        assert command(model, "~nobody.npy", "--out", out) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert command(out, "~nobody.npy", "--out", "out") == 2
+        assert "no model" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -17,11 +18,13 @@ def user_path(path) -> Path:
     """A path that a user gave, with `~` and `~name` as the shell reads them.
 
     Raises:
-        InputError: There is no such home folder.
+        InputError: There is no such home folder, and no file of that very name.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
+        if os.path.lexists(path):
+            return Path(path)
         raise InputError(f"{path}: there is no home folder for ~ here; give the path") from error
 
 
@@ -64,6 +67,31 @@ def identity(path) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
+def is_inside(path, folder) -> bool:
+    """Whether a path, of what need not exist, is a folder or in it, by whatever names."""
+    real = Path(os.path.realpath(path))
+    return identity(folder) in {identity(part) for part in (real, *real.parents)} - {None}
+
+
+def make_output_folder(folder, flag: str) -> None:
+    """Makes a folder, if need be, and tries to write there.
+
+    Args:
+        folder: The folder.
+        flag: By which it was given, for messages.
+
+    Raises:
+        InputError: It can't be made, or can't be written to, as on a full disk.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{flag}: {folder} can't be written to ({reason})") from error
+
+
 def open_regular(path) -> int:
     """Opens a regular file to read, without waiting for the writer of a pipe.
 
@@ -84,6 +112,19 @@ def open_regular(path) -> int:
         os.close(descriptor)
         raise InputError(f"{path}: no regular file but a folder, a pipe or a device")
     return descriptor
+
+
+def create(path) -> int:
+    """Makes a new file in place of what has its name, without following it if that is a link.
+
+    Returns:
+        A descriptor to read and write, as of `open_regular`.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    Path(path).unlink(missing_ok=True)
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
 
 
 def open_to_append(path) -> int:
@@ -157,8 +198,7 @@ def replacing(path, mode: str = "w", **arguments):
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    descriptor = create(partial)
     try:
         with os.fdopen(descriptor, mode, **arguments) as file:
             yield file

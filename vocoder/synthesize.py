@@ -18,9 +18,16 @@ import numpy as np
 from tqdm import tqdm
 
 from vocoder.audio.files import check_samples
-from vocoder.audio.mel_files import check_mel, open_mel, squares_have_bands_first
+from vocoder.audio.mel_files import check_mel, odd_range, open_mel, squares_have_bands_first
 from vocoder.errors import InputError, blamed_on, printable
-from vocoder.paths import identity, output_path, user_path
+from vocoder.paths import (
+    create,
+    identity,
+    is_inside,
+    make_output_folder,
+    output_path,
+    user_path,
+)
 from vocoder.startup import command, devices, import_keras
 
 # Frames of a window: the largest of these that an input has. With more, the activations of HiFi-GAN
@@ -28,6 +35,7 @@ from vocoder.startup import command, devices, import_keras
 # than a quarter of these have larger windows, the next power of two.
 WINDOWS = (512, 256, 128)
 BATCH_FRAMES = {"CPU": 512, "GPU": 16384}  # most frames at a time
+MEL_FRAMES = 4096  # most frames whose mel is made at a time
 FORMATS = {
     "wav": (".wav", "PCM_16"),
     "wav24": (".wav", "PCM_24"),
@@ -49,7 +57,6 @@ class Vocoder:
 
         self.generator = generator
         self.audio = generator.audio
-        self._mel = MelSpectrogram(**vars(self.audio))
         self.mel_of_margins = MelSpectrogram(**(vars(self.audio) | {"padding": "valid"}))
 
     @classmethod
@@ -65,9 +72,9 @@ class Vocoder:
         from vocoder.training.run_folder import generators_of
 
         folder = user_path(model)
-        paths = generators_of(folder) if folder.is_dir() else iter([folder])
+        paths = generators_of(folder) if os.path.isdir(folder) else iter([folder])
         path = next(paths, folder)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(
                 f"{model}: no model; give a run folder, one of its checkpoints or a .keras file"
             )
@@ -94,14 +101,23 @@ class Vocoder:
                 are no numbers or far beyond full scale.
         """
         audio = _as_floats(audio)
-        if audio.ndim not in (1, 2) or audio.shape[-1] < self.audio.n_fft:
+        if audio.ndim not in (1, 2) or audio.shape[-1] < self.audio.n_fft or not len(audio):
             raise InputError(
                 f"audio: shape {audio.shape} is not (samples,), with or without a batch in front, "
                 f"of at least n_fft={self.audio.n_fft} samples"
             )
         check_samples(audio, "audio")
-        batch = self._mel(audio[None] if audio.ndim == 1 else audio)
-        return np.array(batch[0] if audio.ndim == 1 else batch)  # a copy, which can be written to
+        batch = audio if audio.ndim == 2 else audio[None]
+        hop, margins = self.audio.hop_length, self.audio.margins
+        frames = batch.shape[1] // hop
+        mel = np.empty((len(batch), frames, self.audio.n_mels), np.float32)
+        padded = np.pad(batch, [(0, 0), margins], mode="reflect")
+        step = max(1, MEL_FRAMES // len(batch))
+        for start in range(0, frames, step):
+            stop = min(start + step, frames)
+            stretch = padded[:, start * hop : stop * hop + sum(margins)]
+            mel[:, start:stop] = self.mel_of_margins(stretch)
+        return mel if audio.ndim == 2 else mel[0]
 
     def synthesize(self, mel) -> np.ndarray:
         """Waveform of a mel: (frames, n_mels) -> (frames * hop_length,), or with a batch axis.
@@ -112,17 +128,23 @@ class Vocoder:
         """
         mel = _as_array(mel, "mel")
         if mel.ndim not in (2, 3) or mel.shape[-1] != self.audio.n_mels or 0 in mel.shape:
+            turned = mel.ndim in (2, 3) and mel.shape[-2] == self.audio.n_mels
             raise InputError(
                 f"mel: shape {mel.shape} is not (frames, {self.audio.n_mels}), "
-                "with or without a batch in front"
+                f"with or without a batch in front{'; swap the last two axes' if turned else ''}"
             )
         check_mel(mel, "mel")
         batch = mel if mel.ndim == 3 else mel[None]
         hop = self.audio.hop_length
         out = np.empty((len(batch), batch.shape[1] * hop), np.float32)
-        for start, size, keep in windows(batch.shape[1], self.generator.receptive_field):
-            wave = self.generate(batch[:, start : start + size])
-            out[:, keep.start * hop : keep.stop * hop] = _kept(wave, start, keep, hop)
+        most = _batch_frames()
+        for start, size, keep in windows(batch.shape[1], self.generator.receptive_field, most):
+            step = max(1, most // size)
+            for i in range(0, len(batch), step):
+                wave = self.generate(batch[i : i + step, start : start + size])
+                kept = _kept(wave, start, keep, hop)
+                _check_made(kept, "mel")
+                out[i : i + step, keep.start * hop : keep.stop * hop] = kept
         return out if mel.ndim == 3 else out[0]
 
     def generate(self, mel) -> np.ndarray:
@@ -130,29 +152,48 @@ class Vocoder:
         return self.generator.predict_on_batch(np.asarray(mel, np.float32))
 
 
+def _batch_frames():
+    return BATCH_FRAMES["GPU" if devices("gpu") else "CPU"]
+
+
 def _as_floats(audio) -> np.ndarray:
-    """Samples as float32 in [-1, 1]."""
-    kind = getattr(audio, "dtype", None)
-    if kind == np.uint8:
-        return (np.asarray(audio, np.float32) - 128) / 128
-    if kind in (np.int16, np.int32):
-        return (np.asarray(audio, np.float64) / -float(np.iinfo(kind).min)).astype(np.float32)
-    return _as_array(audio, "audio")
+    """Samples as float32 in [-1, 1]: of integers, whatever their range is, it is full scale."""
+    array = _as_array(audio, "audio", "fiu", " in [-1, 1], or integers of up to 32 bits")
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f":
+        return array
+    full_scale = 2.0 ** (8 * size - 1)
+    middle = full_scale if kind == "u" else 0.0  # of unsigned ones, as in WAV files
+    return ((array.astype(np.float64) - middle) / full_scale).astype(np.float32)
 
 
-def _as_array(values, what) -> np.ndarray:
+def _as_array(values, what, kinds="f", more="") -> np.ndarray:
+    """An array; if of floats, of float32.
+
+    Raises:
+        InputError: It is none, or of another kind. Whole numbers in 64 bits, as Python's are, could
+            be of any scale.
+    """
     try:
         array = np.asarray(values)
-        if array.dtype.kind != "f" and array.size:  # a list of whole numbers could be of any scale
-            raise TypeError(f"holds {array.dtype}")
-        return array.astype(np.float32)
-    except (TypeError, ValueError) as error:
+        if array.dtype.kind not in kinds or (array.dtype.kind in "iu" and array.dtype.itemsize > 4):
+            raise TypeError(f"holds {array.dtype.name}")
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
-        samples = " in [-1, 1], or int16, int32 or uint8" if what == "audio" else ""
-        raise InputError(f"{what}: {reason}; must be an array of floats{samples}") from error
+        raise InputError(f"{what}: {reason}; must be an array of floats{more}") from error
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):  # infinity then
+        return array.astype(np.float32)
 
 
-def windows(frames: int, reach: int) -> Iterator[tuple[int, int, slice]]:
+def _check_made(wave, source):
+    """Raises `InputError` if a network has made samples that are no numbers."""
+    if not np.isfinite(wave).all():
+        raise InputError(f"{source}: the model makes samples of it that are no numbers")
+
+
+def windows(frames: int, reach: int, most: int | None = None) -> Iterator[tuple[int, int, slice]]:
     """Windows over an input whose kept parts tile it.
 
     Only true ends of the input are ends of what is kept, and every window has the same size, so
@@ -161,12 +202,14 @@ def windows(frames: int, reach: int) -> Iterator[tuple[int, int, slice]]:
     Args:
         frames: Length of the input.
         reach: Frames on each side that an output depends on.
+        most: Largest window if the reach allows it; None for any.
 
     Yields:
         First frame, number of frames, and the slice of the input's frames to keep.
     """
     enough = [w for w in WINDOWS if w > 4 * reach] or [2 ** (4 * reach).bit_length()]
-    size = next((w for w in enough if w <= frames), frames)
+    wanted = [w for w in enough if most is None or w <= most] or enough[-1:]
+    size = next((w for w in wanted if w <= frames), frames)
     starts = [*range(0, frames - size, size - 2 * reach), frames - size]
     edges = [0, *(start + reach for start in starts[1:]), frames]
     for start, begin, end in zip(starts, edges, edges[1:], strict=False):
@@ -180,15 +223,23 @@ def _kept(wave, start, keep, hop_length):
 class _Job:
     """One input: its mel a window at a time, and the file that is made of it.
 
+    Args:
+        vocoder: The model.
+        source: The input.
+        folder: The one that was given and has it in it, or of a single file that in which it lies.
+        target: What to write.
+        subtype: soundfile's.
+
     Raises:
         InputError: The input can't be synthesised by this vocoder.
     """
 
-    def __init__(self, vocoder: Vocoder, source: Path, target: Path, subtype: str):
+    def __init__(self, vocoder: Vocoder, source: Path, folder: Path, target: Path, subtype: str):
         from vocoder.audio import files
 
         self.vocoder = vocoder
         self.source = source
+        self.folder = folder
         self.target = target
         self.subtype = subtype
         self.error = None
@@ -220,6 +271,7 @@ class _Job:
         samples = files.read_segment(
             self.source, start * hop, size * hop, margins, frames=self._samples
         )
+        check_samples(samples, self.source)
         return np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]
 
     @property
@@ -233,27 +285,39 @@ class _Job:
 
     def discard(self) -> None:
         """Takes away what has been written of a file that is not whole."""
-        if self._file is not None and not self._file.closed:
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(Exception):  # which may be why it is given up
+                self._file.close()
+            self._file = None
             self._partial.unlink(missing_ok=True)
 
     def write(self, samples: np.ndarray, last: bool) -> None:
         """Adds samples to the file, which gets its name when it is whole."""
-        import soundfile
-
+        _check_made(samples, self.source)
         try:
             if self._file is None:
-                self.target.parent.mkdir(parents=True, exist_ok=True)
-                rate, kind = self.vocoder.audio.sample_rate, self.target.suffix[1:].upper()
-                self._file = soundfile.SoundFile(
-                    self._partial, "w", rate, 1, self.subtype, format=kind
-                )
+                self._file = self._created()
             self._file.write(np.clip(samples, -1, 1))
             if last:
                 self._file.close()
                 os.replace(self._partial, self.target)
-        except (OSError, soundfile.SoundFileError) as error:
-            raise InputError(f"{self.target}: can't be written ({error})") from error
+                self._file = None
+        except Exception as error:  # soundfile asserts that all was written
+            reason = getattr(error, "strerror", None) or str(error) or "not all of it"
+            raise InputError(f"{self.target}: can't be written ({reason})") from error
+
+    def _created(self):
+        import soundfile
+
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        return soundfile.SoundFile(
+            create(self._partial),
+            "w",
+            self.vocoder.audio.sample_rate,
+            channels=1,
+            subtype=self.subtype,
+            format=self.target.suffix[1:].upper(),
+        )
 
 
 def synthesize_files(
@@ -268,11 +332,15 @@ def synthesize_files(
         inputs: Audio files, `.npy` mels, or folders of them, whose layout is kept.
         out: Folder to write to.
         kind: A key of `FORMATS`.
-        batch_frames: Most frames that are synthesised together.
+        batch_frames: Most frames that are synthesised together, if a window is not more.
 
     Returns:
         How many inputs failed.
+
+    Raises:
+        InputError: Nothing can be written to `out`.
     """
+    make_output_folder(out, "--out")
     begin = time.monotonic()
     failures = []
 
@@ -280,7 +348,10 @@ def synthesize_files(
         failures.append(error)
         tqdm.write(f"error: {printable(error)}", file=sys.stderr)
 
-    jobs = _jobs(vocoder, inputs, out, FORMATS[kind], fail)
+    def note(line):
+        tqdm.write(f"note: {printable(line)}", file=sys.stderr)
+
+    jobs = _jobs(vocoder, inputs, out, FORMATS[kind], fail, note)
     done, hop = 0, vocoder.audio.hop_length
     total = sum(job.frames for job in jobs)
     with (
@@ -289,16 +360,19 @@ def synthesize_files(
     ):
         for job in jobs:  # also of those that an interrupt leaves half done
             whole.callback(job.discard)
-        for batch in _batches(jobs, vocoder.generator.receptive_field, batch_frames, fail):
-            waves = vocoder.generate(np.stack([mel for *_, mel in batch]))
+        for batch in _batches(jobs, vocoder, batch_frames, fail, note):
+            waves = _generated(vocoder, batch)
             for (job, start, keep, _), wave in zip(batch, waves, strict=True):
                 if job.error is not None:
                     continue
                 try:
+                    if isinstance(wave, InputError):
+                        raise wave
                     last = keep.stop == job.frames
                     job.write(_kept(wave[None], start, keep, hop)[0], last)
                     done += keep.stop - keep.start
                 except InputError as error:
+                    make_output_folder(out, "--out")  # or all that follow would fail, too
                     job.fail(error)
                     fail(error)
                 bar.update(keep.stop - keep.start)
@@ -314,13 +388,26 @@ def synthesize_files(
     return len(failures)
 
 
-def _jobs(vocoder, inputs, out, form, fail):
+def _generated(vocoder, batch):
+    """The waveform of each window of a batch, or an `InputError` if there is no memory for them."""
+    try:
+        return vocoder.generate(np.stack([mel for *_, mel in batch]))
+    except Exception as error:
+        # TensorFlow's own name for it, as Keras has none.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
+            raise
+        frames = sum(len(mel) for *_, mel in batch)
+        reason = f"not enough memory for {frames} frames; --batch-frames=N, fewer"
+        return [InputError(f"{job.source}: {reason}") for job, *_ in batch]
+
+
+def _jobs(vocoder, inputs, out, form, fail, note):
     """The inputs that can be synthesised, short ones first, so that batches are of one length."""
     suffix, subtype = form
     jobs, targets = [], {}
     sources = list(_sources(inputs, fail))
-    read = {identity(source) for source, _ in sources} - {None}
-    for source, name in sources:
+    read = {identity(source) for source, *_ in sources} - {None}
+    for source, name, folder in sources:
         target = out / output_path(name, suffix)
         try:
             with blamed_on(source):
@@ -328,61 +415,66 @@ def _jobs(vocoder, inputs, out, form, fail):
                     raise InputError(f"{source}: {target} is made of {targets[target]} already")
                 if identity(target) in read:
                     raise InputError(f"{source}: {target} is an input; --out=FOLDER, another one")
-                jobs.append(_Job(vocoder, source, target, subtype))
+                jobs.append(_Job(vocoder, source, folder, target, subtype))
                 targets[target] = source
         except InputError as error:
             fail(error)
-    _turn_squares([job for job in jobs if job.mel_file is not None], vocoder.audio.n_mels)
+    mels = {}
+    for job in jobs:
+        if job.mel_file is not None:
+            mels.setdefault(job.folder, []).append(job)
+    for folder, group in mels.items():
+        _turn_squares(folder, group, vocoder.audio.n_mels, note)
     return sorted(jobs, key=lambda job: job.frames)
 
 
-def _turn_squares(jobs, n_mels):
-    """Square mels lie as most of the others do: of the command, else of their folder."""
+def _turn_squares(folder, jobs, n_mels, note):
+    """Square mels lie as most of those do that are given of their folder, else as most in it."""
     squares = [job for job in jobs if job.mel_file.is_square]
     if not squares:
         return
     turned = squares_have_bands_first(_orientations(job.mel_file for job in jobs))
+    if turned is None:
+        turned = squares_have_bands_first(_orientations(_mels_in(folder, n_mels)))
     for job in squares:
-        here = turned
-        if here is None:
-            here = squares_have_bands_first(_orientations(_siblings(job.source, n_mels)))
-        job.mel_file = job.mel_file._replace(bands_first=bool(here))
+        job.mel_file = job.mel_file._replace(bands_first=bool(turned))
+        if turned is None:
+            note(f"{job.source}: has as many frames as bands; taken as (frames, n_mels)")
 
 
 def _orientations(mels):
     return [mel.bands_first for mel in mels if not mel.is_square]
 
 
-def _siblings(path, n_mels):
-    """The mels beside a file."""
-    for other in path.parent.iterdir():
-        if other.suffix.lower() == ".npy":
+def _mels_in(folder, n_mels):
+    for path in folder.iterdir():
+        if path.suffix.lower() == ".npy":
             with contextlib.suppress(InputError):
-                yield open_mel(other, n_mels)
+                yield open_mel(path, n_mels)
 
 
 def _sources(inputs, fail):
-    """(path, relative name for the output) of each file."""
+    """(path, relative name for the output, folder that tells how squares lie) of each file."""
     from vocoder.audio.files import EXTENSIONS
 
     for path in inputs:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in {".npy", *EXTENSIONS})
-            found = [p for p in found if not p.is_dir()]
-            if not found:
-                fail(InputError(f"{path}: no audio and no .npy in this folder"))
-            yield from ((p, p.relative_to(path)) for p in found)
-        elif path.exists():
-            yield path, Path(path.name)
-        else:
-            fail(InputError(f"{path}: no such file or folder"))
+        if not os.path.isdir(path):  # which `Path.is_dir` raises errors of, on odd names
+            yield path, Path(path.name), path.parent
+            continue
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in {".npy", *EXTENSIONS})
+        found = [p for p in found if not os.path.isdir(p)]
+        if not found:
+            fail(InputError(f"{path}: no audio and no .npy in this folder"))
+        yield from ((p, p.relative_to(path), path) for p in found)
 
 
-def _batches(jobs, reach, batch_frames, fail):
+def _batches(jobs, vocoder, batch_frames, fail, note):
     """Lists of (job, first frame, what to keep, mel) with windows of one size."""
-    batch = []
+    batch, noted = [], False
     for job in jobs:
-        for start, size, keep in windows(job.frames, reach):
+        for start, size, keep in windows(
+            job.frames, vocoder.generator.receptive_field, batch_frames
+        ):
             if job.error is not None:
                 break
             try:
@@ -392,6 +484,9 @@ def _batches(jobs, reach, batch_frames, fail):
                 job.fail(error)
                 fail(error)
                 break
+            if job.mel_file and not noted and (odd := odd_range(mel, vocoder.audio)):
+                note(f"{job.source}: {odd}; is it of another scale than the model's?")
+                noted = True  # the others are no different
             if batch and (len(batch[0][-1]) != size or (len(batch) + 1) * size > batch_frames):
                 yield batch
                 batch = []
@@ -426,10 +521,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
         options = parser.parse_args(arguments)
         inputs, out = [user_path(path) for path in options.inputs], user_path(options.out)
-        if out.exists() and not out.is_dir():
+        if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"--out: {out} is a file, not a folder")
         for path in inputs:
-            if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            if os.path.isdir(path) and is_inside(out, path):
                 raise InputError(
                     f"--out: {out} is inside of the input {path}, where what is made would pass "
                     "for recordings; give another folder"
@@ -438,7 +533,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"--batch-frames: must be at least 1, not {options.batch_frames}")
         import_keras()
         vocoder = Vocoder.load(options.model)
-        batch_frames = options.batch_frames or BATCH_FRAMES["GPU" if devices("gpu") else "CPU"]
+        batch_frames = options.batch_frames or _batch_frames()
         failed = synthesize_files(vocoder, inputs, out, options.format, batch_frames)
     sys.exit(1 if failed else 0)
 

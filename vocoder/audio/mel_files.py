@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vocoder.config import AudioConfig
 from vocoder.errors import InputError
 from vocoder.paths import open_regular
 
@@ -185,3 +186,20 @@ def check_mel(mel: np.ndarray, what, start: int = 0) -> None:
     frame = start + int(np.argmin(frames <= HIGHEST))
     kind = f"values up to {peak:.3g}" if np.isfinite(peak) else "NaN or infinity"
     raise InputError(f"{what}: holds {kind} from frame {frame} on, which no mel has")
+
+
+def odd_range(mel: np.ndarray, audio: AudioConfig) -> str | None:
+    """What shows without recordings that a mel is not of the scale of `audio`; None if nothing.
+
+    Args:
+        mel: (frames, n_mels).
+        audio: The settings that it should be of.
+    """
+    unit = 1.0 if audio.log == "natural" else math.log(10)
+    floor = math.log(audio.floor) / unit
+    low, high = float(mel.min()), float(mel.max())
+    if low < floor - 3 / unit:
+        return f"goes down to {low:.3g}, where audio.floor={audio.floor:g} ends at {floor:.3g}"
+    if 0 <= low < high:
+        return f"is nowhere below 0, where silence is at {floor:.3g}"
+    return None

@@ -28,7 +28,8 @@ class Generator(keras.Model):
         n_mels: Bands of the mel; None for those of `audio`.
         hop_length: Samples that the network makes of a frame.
         reason: The argument that sets `hop_length`, with its value, for the message.
-        suggest: Called with the hop length of `audio`, says what would make it, for the same.
+        suggest: Called with the hop length of `audio`, says what would make it, for the same;
+            None if that can't be said.
 
     Attributes:
         rematerialization: Whether what is inside the blocks is computed once more for the gradient,
@@ -40,7 +41,7 @@ class Generator(keras.Model):
 
     rematerialization = False
 
-    def __init__(self, audio, n_mels, hop_length, reason, suggest, **model_arguments):
+    def __init__(self, audio, n_mels, hop_length, reason, suggest=None, **model_arguments):
         super().__init__(**model_arguments)
         check_precision("dtype", self.dtype_policy.name)
         self.audio = _audio(audio)
@@ -55,8 +56,8 @@ class Generator(keras.Model):
         if self.audio and self.audio.hop_length != hop_length:
             raise ValueError(
                 f"{reason} makes {hop_length} samples of a frame, "
-                f"but audio.hop_length is {self.audio.hop_length}; "
-                f"{suggest(self.audio.hop_length)} would do"
+                f"but audio.hop_length is {self.audio.hop_length}"
+                + (f"; {suggest(self.audio.hop_length)} would do" if suggest else "")
             )
 
     @property

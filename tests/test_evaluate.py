@@ -14,6 +14,7 @@ import soundfile
 from vocoder import evaluate
 from vocoder.config import AudioConfig, asset
 from vocoder.generators import HiFiGAN
+from vocoder.synthesize import Vocoder
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,21 @@ def test_bad_recordings_are_told(models, data, tmp_path, capsys):
         (["a.keras", "--data", "empty", "--out", "out"], "--data: no audio in empty"),
         (["a.keras", "--data", "data", "--out", "file"], "--out: file is a file"),
         (["a.keras", "--data", "data", "--out", "data/out"], "--out: data/out is inside of --data"),
+        (["a.keras", "--data", "x" * 300, "--out", "out"], f"--data: {'x' * 300}: no such folder"),
+        (["a.keras", "--data", "loop", "--out", "out"], "--data: loop: no such folder or list"),
+        (
+            ["a.keras", "--data", "run/metrics.csv", "--out", "run"],
+            "--out: run/metrics.csv is read; give another folder",
+        ),
+        (
+            ["a.keras", "--data", "run/link.txt", "--out", "run"],
+            "--out: run/metrics.csv is read; give another folder",
+        ),
+        (["run", "--data", "data", "--out", "."], "--out: run is or holds the model; give another"),
+        (
+            ["a.keras", "--data", "old/recordings/deep", "--out", "old"],
+            "--out: old/recordings is or holds the recordings; give another folder",
+        ),
         (["a.keras", "a.keras", "--data", "data", "--out", "out"], "MODEL: two are called 'a'"),
         (["a.keras", "--data", "data", "--out", "out", "--limit", "0"], "--limit: must be at"),
         (
@@ -163,10 +179,43 @@ def test_mistakes_end_with_code_2(arguments, message, models, data, tmp_path, mo
     (tmp_path / "a.keras").symlink_to(models / "a.keras")
     (tmp_path / "data").symlink_to(data)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/generator.keras").symlink_to(models / "a.keras")
+    (tmp_path / "run/metrics.csv").write_text(f"{data / 'one.wav'}\n")
+    (tmp_path / "run/link.txt").hardlink_to(tmp_path / "run/metrics.csv")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/recordings").symlink_to(data)
     (tmp_path / "file").write_text("")
     assert command(*arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_keeps_what_is_rated(models, data, tmp_path, monkeypatch, capsys):
+    synthesize, calls = Vocoder.synthesize, []
+
+    def interrupted(self, mel):
+        calls.append(mel)
+        if len(calls) == 3:  # the first clip takes two, one to warm up
+            raise KeyboardInterrupt
+        return synthesize(self, mel)
+
+    monkeypatch.setattr(Vocoder, "synthesize", interrupted)
+    arguments = ["--data", data, "--metrics", "log_mel_l1", "--out", tmp_path / "out"]
+    assert command(models / "a.keras", *arguments) == 130
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["clips"] == 1 and "ended after 1 of 2 recordings" in summary["failed"][0]
+    printed = capsys.readouterr()
+    assert "1 clip, " in printed.out and printed.err.strip().splitlines()[-1] == "interrupted"
+
+
+def test_tables_are_shown_where_they_can_not_be_written(models, data, tmp_path, capsys):
+    (tmp_path / "out/metrics.csv").mkdir(parents=True)
+    arguments = ["--data", data, "--metrics", "log_mel_l1", "--out", tmp_path / "out"]
+    assert command(models / "a.keras", *arguments, "--limit", 1) == 2
+    printed = capsys.readouterr()
+    assert "1 clip, " in printed.out and "can't be written to" in printed.err
 
 
 def test_help_needs_no_tensorflow():

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vocoder import __version__, registry
 from vocoder.errors import InputError, printable
-from vocoder.paths import user_path
+from vocoder.paths import identity, is_inside, user_path
 from vocoder.startup import command, devices, import_keras
 
 PACKAGES = (
@@ -53,6 +53,7 @@ def evaluate(
     clips = run.find_clips(data)[:limit]
     metrics, left_out = chosen(names)
     compared = systems.with_references([loaded(name, path) for name, path in pairs])
+    _check_output(out, data, pairs, clips, [system.name for system in compared])
     failed = []
 
     def fail(error):
@@ -60,6 +61,10 @@ def evaluate(
         tqdm.write(f"error: {printable(error)}", file=sys.stderr)
 
     results = run.evaluate(compared, clips, metrics, out, fail)
+    ended_by = results.ended_by
+    if ended_by is not None:
+        reason = printable(ended_by) or type(ended_by).__name__
+        failed.append(f"ended after {len(results.clips)} of {len(clips)} recordings: {reason}")
     report = Report(results)
     about = {
         "command": printable(shlex.join(sys.orig_argv)),
@@ -69,10 +74,32 @@ def evaluate(
         "left_out": left_out,
         "failed": failed,
     }
-    report.write(out, about)
-    print(report.tables(shutil.get_terminal_size((120, 24)).columns))
+    try:
+        report.write(out, about)
+    finally:  # if it can't be written, it can be read at least
+        print(report.tables(shutil.get_terminal_size((120, 24)).columns))
     print(f"audio, metrics.csv and summary.json: {printable(out)}")
+    if ended_by is not None:
+        print(failed[-1])
+        raise ended_by
     return len(failed)
+
+
+def _check_output(out, data, models, clips, names):
+    """Raises `InputError` if what is read lies where something is to be written."""
+    from vocoder.evaluation.report import FILES
+
+    paths = {name: user_path(path) for name, path in models}
+    read = {identity(path) for path in (data, *paths.values(), *(path for _, path in clips))}
+    for name in FILES:
+        if identity(out / name) in read - {None}:
+            raise InputError(f"--out: {out / name} is read; give another folder")
+    for name in names:
+        folder = out / name
+        if os.path.isdir(data) and is_inside(data, folder):
+            raise InputError(f"--out: {folder} is or holds the recordings; give another folder")
+        if name in paths and os.path.isdir(paths[name]) and is_inside(paths[name], folder):
+            raise InputError(f"--out: {folder} is or holds the model; give another folder")
 
 
 def loaded(name: str, path: str):
@@ -154,11 +181,11 @@ def main(arguments: list[str] | None = None) -> None:
         data, out = user_path(options.data), user_path(options.out)
         if options.limit is not None and options.limit < 1:
             raise InputError(f"--limit: must be at least 1, not {options.limit}")
-        if not data.exists():
+        if not os.path.exists(data):
             raise InputError(f"--data: {data}: no such folder or list")
-        if out.exists() and not out.is_dir():
+        if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"--out: {out} is a file, not a folder")
-        if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        if os.path.isdir(data) and is_inside(out, data):
             raise InputError(
                 f"--out: {out} is inside of --data, where its audio would pass for recordings"
             )

@@ -40,7 +40,7 @@ def file_name(name: str, room: int = 32) -> str:
     """
     safe = printable(name).replace("/", "_")
     longest = LONGEST - room
-    if safe == name and len(safe.encode()) <= longest:
+    if safe == name and len(safe.encode()) <= longest and name not in (".", ".."):
         return name
     digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
     return f"{safe.encode()[: longest - 9].decode(errors='ignore')}-{digest}"

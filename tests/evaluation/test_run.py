@@ -159,7 +159,7 @@ def test_bad_clips_are_told_and_the_others_rated(folder, tmp_path):
 def test_out_that_can_not_be_written(folder, tmp_path):
     (tmp_path / "out").write_text("")
     clips = run.find_clips(folder)
-    with pytest.raises(InputError, match="--out: .*recordings can't be made"):
+    with pytest.raises(InputError, match="--out: .*recordings can't be written to"):
         run.evaluate([system("recordings", None)], clips, [], tmp_path / "out", pytest.fail)
 
 
@@ -178,25 +178,50 @@ class Picky(Peak):
         return super().compute(*pair)
 
 
-def test_what_a_metric_raises_costs_one_clip(folder, tmp_path):
+def test_what_a_metric_raises_costs_one_value(folder, tmp_path):
     errors = []
     clips = run.find_clips(folder)
     results = run.evaluate(
         [system("half", 0.5, [])], clips, [Picky(fails=3)], tmp_path / "out", errors.append
     )
-    assert results.clips == [f"{i}.flac" for i in (0, 1, 3, 4, 5)]
+    assert len(results.clips) == 6
+    assert np.isnan(results.values[0, :, 0]).tolist() == [False, False, True, False, False, False]
     (error,) = errors
-    assert str(error) == f"{folder / '2.flac'}: can't be used (no utterances detected)"
+    path = folder / "2.flac"
+    assert str(error) == f"{path}: half: can't be used (no utterances detected); without peak"
 
 
-def test_an_interrupt_keeps_what_is_rated(folder, tmp_path):
-    errors = []
+def test_what_ends_it_keeps_what_is_rated(folder, tmp_path):
     clips = run.find_clips(folder)
     results = run.evaluate(
-        [system("half", 0.5, [])], clips, [Picky(stops=4)], tmp_path / "out", errors.append
+        [system("half", 0.5, [])], clips, [Picky(stops=4)], tmp_path / "out", pytest.fail
     )
-    assert results.clips == ["0.flac", "1.flac", "2.flac"]
-    assert "3 of 6 recordings are rated" in str(errors[0])
+    assert results.clips == ["0.flac", "1.flac", "2.flac"] and results.values.shape == (1, 3, 2)
+    assert isinstance(results.ended_by, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):  # before anything is rated
+        run.evaluate([system("half", 0.5, [])], clips, [Picky(stops=1)], tmp_path, pytest.fail)
+
+
+def test_a_network_that_fails_is_named(folder, tmp_path):
+    def synthesize(mel):
+        raise InputError("mel: the model makes samples of it that are no numbers")
+
+    broken = system("broken", 1.0, [])._replace(synthesize=synthesize)
+    errors = []
+    with pytest.raises(InputError, match="none of its recordings"):
+        run.evaluate([broken], run.find_clips(folder)[:1], [], tmp_path / "out", errors.append)
+    assert str(errors[0]).startswith(f"{folder / '0.flac'}: broken: mel: the model makes")
+
+
+def test_names_of_a_list_lead_nowhere_else(folder, tmp_path):
+    (folder / "deep").mkdir()
+    (folder / "deep/list.txt").write_text("../0.flac\n../deep/../1.flac\n")
+    assert [name for name, _ in run.find_clips(folder / "deep/list.txt")] == ["0.flac", "1.flac"]
+    systems = [system("recordings", None)]
+    clips = [("../../0.flac", folder / "0.flac")]
+    run.evaluate(systems, clips, [], tmp_path / "out", pytest.fail)
+    (made,) = (tmp_path / "out").rglob("0.wav")
+    assert made.is_relative_to(tmp_path / "out/recordings")
 
 
 def test_any_name_is_rated(folder, tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -32,6 +34,15 @@ def test_a_link_has_its_own_name(tmp_path):
 def test_a_folder_with_an_equals_sign(tmp_path):
     (tmp_path / "lr=1").mkdir()
     assert systems.named([f"{tmp_path}/lr=1"]) == [("lr=1", f"{tmp_path}/lr=1")]
+
+
+def test_odd_names_of_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lr=1").mkdir()
+    found = systems.named(["~/lr=1", "~/b.keras", "x" * 300, os.fsdecode(b"latin-\xe9"), "c=~/d"])
+    names = [name for name, _ in found]
+    assert names[:2] == ["lr=1", "b"] and names[-1] == "c"
+    assert all(name.isprintable() and len(name) < 255 for name in names)
 
 
 @pytest.mark.parametrize(

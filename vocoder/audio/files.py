@@ -21,7 +21,7 @@ import soxr
 
 from vocoder.audio.quiet import silenced
 from vocoder.errors import InputError
-from vocoder.paths import open_regular
+from vocoder.paths import open_regular, replacing
 
 # Extensions of what libsndfile reads, also where they are not the name of the format. RAW has no
 # header, that of SD2 is in another file, and .htk files hold features as a rule.
@@ -210,6 +210,8 @@ def read_segment(
 def write(path, waveform, sample_rate: int, subtype: str = "PCM_16") -> None:
     """Writes mono audio; the extension (.wav, .flac) says the format.
 
+    The file is there when it is whole; a link of its name is not followed.
+
     Args:
         path: File; its folder must exist.
         waveform: (samples,), clipped to [-1, 1].
@@ -219,10 +221,14 @@ def write(path, waveform, sample_rate: int, subtype: str = "PCM_16") -> None:
     Raises:
         InputError: The file can't be written, or not with this subtype.
     """
+    kind = os.path.splitext(path)[1][1:].upper()
     try:
-        soundfile.write(path, np.clip(waveform, -1, 1), sample_rate, subtype)
-    except (OSError, soundfile.SoundFileError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: can't be written ({error})") from error
+        with replacing(path, "r+b") as file:
+            clipped, where = np.clip(waveform, -1, 1), file.fileno()
+            soundfile.write(where, clipped, sample_rate, subtype, format=kind, closefd=False)
+    except (OSError, soundfile.SoundFileError, ValueError, TypeError, AssertionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "not all of it"
+        raise InputError(f"{path}: can't be written ({reason})") from error
 
 
 class _Sound(soundfile.SoundFile):

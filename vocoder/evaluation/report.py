@@ -15,6 +15,7 @@ from vocoder.evaluation.run import Results
 from vocoder.paths import replacing
 
 SIGNIFICANT = 0.05
+FILES = CSV, SUMMARY = "metrics.csv", "summary.json"
 
 
 class Difference(NamedTuple):
@@ -117,7 +118,7 @@ class Report:
             ],
         }
         try:
-            with replacing(out / "metrics.csv", newline="", encoding="utf-8") as file:
+            with replacing(out / CSV, newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["model", "clip", "seconds", *(m.name for m in results.measures)])
                 for system, rows in zip(results.systems, results.values, strict=True):
@@ -128,7 +129,7 @@ class Report:
                         writer.writerow(
                             [printable(system.name), printable(clip), f"{seconds:.3f}", *numbers]
                         )
-            with replacing(out / "summary.json", encoding="utf-8") as file:
+            with replacing(out / SUMMARY, encoding="utf-8") as file:
                 file.write(json.dumps(summary, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"--out: {out} can't be written to ({error})") from error

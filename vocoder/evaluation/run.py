@@ -1,5 +1,6 @@
 """Goes through the clips: synthesises, times, writes and rates each."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from vocoder.data.lists import Finder, entries
 from vocoder.errors import InputError, blamed_on
 from vocoder.evaluation.metric import Measure, Metric
 from vocoder.evaluation.systems import System
-from vocoder.paths import identity, output_path
+from vocoder.paths import identity, make_output_folder, output_path
 
 REAL_TIME_FACTOR = Measure("rtf", "real-time factor", "", False)
 
@@ -30,6 +31,7 @@ class Results(NamedTuple):
         seconds: (clips,), their lengths.
         measures: What was measured.
         values: (systems, clips, measures); NaN where not defined.
+        ended_by: What kept it from the rest of the clips, such as Ctrl-C, or None.
     """
 
     systems: list[System]
@@ -37,6 +39,7 @@ class Results(NamedTuple):
     seconds: np.ndarray
     measures: list[Measure]
     values: np.ndarray
+    ended_by: BaseException | None = None
 
 
 def find_clips(data: Path) -> list[tuple[str, Path]]:
@@ -48,7 +51,7 @@ def find_clips(data: Path) -> list[tuple[str, Path]]:
     Raises:
         InputError: There is no such folder or list, or nothing in it.
     """
-    if data.is_dir():
+    if os.path.isdir(data):
         names = [os.fsdecode(name) for name in find(data, ["**/*"])]
         found = [(name, data / name) for name in names]
     elif data.suffix.lower() in files.EXTENSIONS:
@@ -57,8 +60,11 @@ def find_clips(data: Path) -> list[tuple[str, Path]]:
         named = [os.path.join(data.parent, entry) for _, entry in entries(data, "--data")]
         finder = Finder()
         paths = [Path(finder.find(path) or path) for path in named]
-        common = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
-        found = [(os.path.relpath(path, common), path) for path in paths]
+        # Without "..", by which a name could lead out of the folder that it is written to.
+        whole = [os.path.abspath(path) for path in paths]
+        common = os.path.commonpath(map(os.path.dirname, whole)) if paths else ""
+        names = [os.path.relpath(path, common) for path in whole]
+        found = list(zip(names, paths, strict=True))
     if not found:
         raise InputError(f"--data: no audio in {data}")
     return found
@@ -81,7 +87,7 @@ def evaluate(
         clips: Names and paths.
         metrics: What to measure; the real-time factor is always measured.
         out: Folder.
-        fail: Called for every clip that can't be used.
+        fail: Called for every clip that can't be used, and every metric that fails on one.
 
     Raises:
         InputError: `out` can't be written to, or no clip could be used.
@@ -89,54 +95,59 @@ def evaluate(
     measures = [m for metric in metrics for m in metric.measures] + [REAL_TIME_FACTOR]
     settings = list(dict.fromkeys(system.audio for system in systems))
     mels = {system.audio: system.mel for system in systems}
-    used, seconds, values, warm = {}, [], [], set()
-    for system in systems:
-        _make(out / system.name)
     read = {identity(path) for _, path in clips} - {None}
+    rated, warm, ended_by = {}, set(), None  # target -> name, seconds, rows of values
+    for system in systems:
+        make_output_folder(out / system.name, "--out")
+
+    def rate(path, target):
+        recordings = {audio: _read(path, audio) for audio in settings}
+        inputs = {audio: mels[audio](wave) for audio, wave in recordings.items()}
+        rows = []
+        for system in systems:
+            recording, mel = recordings[system.audio], inputs[system.audio]
+            recording = recording[: len(mel) * system.audio.hop_length]
+            wave, spent = _synthesized(system, recording, mel, path, warm)
+            _write(out / system.name / target, wave, system.audio.sample_rate)
+            row = {REAL_TIME_FACTOR.name: spent * system.audio.sample_rate / len(recording)}
+            for metric in metrics:
+                row |= _said(metric, recording, wave, system, path, fail)
+            rows.append([row[measure.name] for measure in measures])
+        return len(recordings[settings[0]]) / settings[0].sample_rate, rows
+
     try:
         for name, path in tqdm(clips, desc="evaluating", unit="clip", disable=None):
             target = output_path(name, ".wav")
             try:
-                if target in used:
-                    raise InputError(f"{path}: {target} is made of {used[target]} already")
+                if target in rated:
+                    raise InputError(f"{path}: {target} is made of {rated[target][0]} already")
                 if any(identity(out / system.name / target) in read for system in systems):
                     raise InputError(f"{path}: --out: {out} holds recordings; give another folder")
                 with blamed_on(path):
-                    recordings = {audio: _read(path, audio) for audio in settings}
-                    inputs = {audio: mels[audio](wave) for audio, wave in recordings.items()}
-                    rows = [
-                        _rated(
-                            system, metrics, recordings, inputs, warm, out / system.name / target
-                        )
-                        for system in systems
-                    ]
+                    rated[target] = (name, *rate(path, target))
             except InputError as error:
+                make_output_folder(out, "--out")  # or all that follow would fail, too
                 fail(error)
-                continue
-            used[target] = name
-            seconds.append(len(recordings[settings[0]]) / settings[0].sample_rate)
-            values.append([[row[measure.name] for measure in measures] for row in rows])
-    except KeyboardInterrupt:
-        if not values:
+    except BaseException as error:  # of whatever kind, it takes nothing of what is rated
+        if not rated:
             raise
-        fail(InputError(f"interrupted: {len(values)} of {len(clips)} recordings are rated"))
-    if not values:
+        ended_by = error
+    if not rated:
         raise InputError("--data: none of its recordings could be used")
-    return Results(
-        systems, list(used.values()), np.array(seconds), measures, np.swapaxes(values, 0, 1)
-    )
+    names, seconds, values = zip(*rated.values(), strict=True)
+    values = np.swapaxes(values, 0, 1)
+    return Results(systems, list(names), np.array(seconds), measures, values, ended_by)
 
 
-def _rated(system, metrics, recordings, inputs, warm, target):
-    """What the metrics say of a system's synthesis, by the names of the measures."""
-    recording, mel = recordings[system.audio], inputs[system.audio]
-    recording = recording[: len(mel) * system.audio.hop_length]
-    wave, spent = _synthesized(system, recording, mel, warm)
-    _write(target, wave, system.audio.sample_rate)
-    row = {REAL_TIME_FACTOR.name: spent * system.audio.sample_rate / len(recording)}
-    for metric in metrics:
-        row |= metric(recording, wave, system.audio.sample_rate)
-    return row
+def _said(metric, recording, wave, system, path, fail):
+    """What a metric says, by the names of its measures: NaN if it fails, as packages may."""
+    try:
+        with blamed_on(f"{path}: {system.name}"):
+            return metric(recording, wave, system.audio.sample_rate)
+    except InputError as error:
+        names = [measure.name for measure in metric.measures]
+        fail(InputError(f"{error}; without {', '.join(names)}"))
+        return dict.fromkeys(names, np.nan)
 
 
 def _read(path: Path, audio: AudioConfig) -> np.ndarray:
@@ -153,25 +164,22 @@ def _read(path: Path, audio: AudioConfig) -> np.ndarray:
     return samples
 
 
-def _synthesized(system, recording, mel, warm):
+def _synthesized(system, recording, mel, path, warm):
     """The waveform, and the seconds that it took."""
     if system.synthesize is None:
         return recording, np.nan
-    if (key := (system.name, system.window(len(mel)))) not in warm:
-        system.synthesize(mel)
-        warm.add(key)
-    begin = time.perf_counter()
-    wave = system.synthesize(mel)
+    try:
+        if (key := (system.name, system.window(len(mel)))) not in warm:
+            system.synthesize(mel)
+            warm.add(key)
+        begin = time.perf_counter()
+        wave = system.synthesize(mel)
+    except InputError as error:
+        raise InputError(f"{path}: {system.name}: {error}") from error
     return wave, time.perf_counter() - begin
 
 
 def _write(path, wave, sample_rate):
-    _make(path.parent)
+    with contextlib.suppress(OSError):  # which writing tells
+        path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, wave, sample_rate)
-
-
-def _make(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {folder} can't be made ({error})") from error

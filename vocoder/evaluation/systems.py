@@ -10,7 +10,7 @@ import numpy as np
 from vocoder.config import AudioConfig
 from vocoder.errors import InputError
 from vocoder.evaluation.griffin_lim import GriffinLim
-from vocoder.paths import file_name
+from vocoder.paths import file_name, user_path
 
 RECORDINGS = "recordings"
 GRIFFIN_LIM = "griffin-lim"
@@ -49,7 +49,7 @@ def named(models: list[str]) -> list[tuple[str, str]]:
     for model in models:
         name, equals, path = model.partition("=")
         # A run's folder may have a "=" in its name.
-        pairs.append((name, path) if equals and not Path(model).exists() else (None, model))
+        pairs.append((name, path) if equals and not _exists(model) else (None, model))
     parts = {path: _parts(path) for name, path in pairs if name is None}
     longest = max(map(len, parts.values()), default=0)
     ends = {path: parts[path][-1] for path in parts}
@@ -60,7 +60,8 @@ def named(models: list[str]) -> list[tuple[str, str]]:
         ends = shorter
     found = [(name if name is not None else file_name(ends[path]), path) for name, path in pairs]
     for i, (name, path) in enumerate(found):
-        if name in ("", ".", "..") or "\\" in name or file_name(name) != name:
+        given = pairs[i][0] is not None
+        if not name or (given and ("\\" in name or file_name(name) != name)):
             raise InputError(
                 f"MODEL: {name!r} can't be the name of {path}; give a short one without /"
             )
@@ -75,8 +76,14 @@ def named(models: list[str]) -> list[tuple[str, str]]:
     return found
 
 
+def _exists(model):
+    return os.path.lexists(model) or os.path.lexists(user_path(model))
+
+
 def _parts(path):
-    whole = Path(os.path.abspath(path))  # `resolve` would give a link the name of its target
+    whole = Path(
+        os.path.abspath(user_path(path))
+    )  # `resolve` would give a link the name of its target
     if whole.name == "generator.keras":  # of a run
         whole = whole.parent
     parts = [part for part in whole.parts if part != whole.anchor] or [""]

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -521,3 +522,23 @@ def test_odd_paths_are_told(model, rng, tmp_path, capsys, monkeypatch):
         assert len(capsys.readouterr().err.splitlines()) == 1
         assert command(out, "~nobody.npy", "--out", "out") == 2
         assert "no model" in capsys.readouterr().err
+
+
+def test_a_damaged_run_names_what_may_be_whole(model, tmp_path, capsys):
+    checkpoint = tmp_path / "run/checkpoints/step-00000004"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "info.json").write_text('{"step": 4, "measure": "loss", "value": null}')
+    for name in ("state.index", "state.data-00000-of-00001"):
+        (checkpoint / name).write_text("")
+    shutil.copy(model, checkpoint)
+    (tmp_path / "run/checkpoints/step-abc").mkdir()
+    (tmp_path / "run/checkpoints/step-00000005").write_text("")
+    # The run was killed before it could put it at the top.
+    assert vocoder.load(tmp_path / "run").audio == AUDIO
+    (tmp_path / "run/generator.keras").write_bytes(b"")
+    assert command(tmp_path / "run", "x.wav", "--out", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run/generator.keras: " in line and f"{checkpoint}/generator.keras may be whole" in line
+    (checkpoint / "generator.keras").unlink()
+    assert command(checkpoint, "x.wav", "--out", tmp_path / "out") == 2
+    assert "step-00000004: no model" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def load_generator(path):
     """
     what = "generator of vocoder with its audio settings"
     classes = _classes(registry.GENERATORS)
-    return _load(path, classes, what, lambda network: network.build((None, None, network.n_mels)))
+    return _load(path, classes, what, build_generator)
 
 
 def load_discriminators(path):
@@ -66,13 +66,18 @@ def load_discriminators(path):
     )
 
 
+def build_generator(generator) -> None:
+    """Makes the variables of a generator."""
+    generator.build((None, None, generator.n_mels))
+
+
 def _classes(table):
     """The classes of a table of the registry; finding them registers them and their layers."""
     return {registry.find(table, name, "name") for name in table}
 
 
 def _load(path, classes, what, build):
-    """Loads a model of one of the classes, which `build` builds.
+    """Loads a model of one of the classes, whose variables `build` makes.
 
     Keras gets a private file of the very bytes that were checked: whoever changes `path` meanwhile,
     or lets two readers see two things in one zip file, changes nothing.
@@ -87,7 +92,8 @@ def _load(path, classes, what, build):
         private = Path(folder) / "model.weights.h5"
         private.write_bytes(weights)
         try:
-            model = _built(config, build, stored)
+            # Keras' own loading goes on when a network can't be built, and loads nothing into it.
+            model = built(lambda: keras.saving.deserialize_keras_object(config), build, stored)
             floats = [v for v in model.variables if "float" in v.dtype]
             for variable in floats:
                 variable.assign(np.full(variable.shape, np.nan, np.float32))
@@ -102,21 +108,24 @@ def _load(path, classes, what, build):
     return model
 
 
-def _built(config, build, stored):
-    """The model of a config, with new weights.
+def built(make, build, most: int):
+    """A network with new weights.
 
-    Keras' own loading goes on when a model can't be built, and then loads nothing into it.
+    Args:
+        make: Makes the network, without variables.
+        build: Makes its variables.
+        most: Numbers that there are for its weights.
 
     Raises:
-        ValueError: Its weights would be more numbers than are stored. None has been made by then.
+        ValueError: Its weights would be more numbers. None of them has been made by then.
     """
     with keras.StatelessScope() as scope:  # in it, a variable has a shape and no values
         try:
-            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            model = make()
             build(model)
             count = sum(math.prod(variable.shape) for variable in model.variables)
-            if count > stored:
-                raise ValueError(f"its config is of {count:,} numbers, its weights are {stored:,}")
+            if count > most:
+                raise ValueError(f"its config is of {count:,} numbers, its weights are {most:,}")
         except BaseException:
             # The end of the scope, of this one or of any later, would give values to all.
             scope.initialize_variables = False

@@ -85,7 +85,8 @@ def train(
         own = resume is not None and resume.resolve().parents[1] == run.resolve()
         kept_step = start_step if own else 0
         if aside := set_aside(worker.folder, kept_step):
-            print(f"what was here of later steps is set aside in {aside}, a run of its own")
+            how = command_line(trainer__resume=aside)
+            print(f"what was here of later steps is set aside, and can be gone on from: {how}")
 
         names = [metric.name for metric in trainer.metrics]
         count = config.trainer.validation_utterances if worker.is_chief and metrics else 0

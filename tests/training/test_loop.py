@@ -7,6 +7,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 from odd import OddGenerator
 
@@ -47,18 +48,17 @@ class Poisoned(keras.losses.Loss):
 
 
 NAN, INFINITY = float("nan"), float("inf")
-
-
 L1 = [LossCfg(WaveformL1Loss(), 1.0, "l1")]
 
 
 def train(
     folder, marked=(), parts=L1, metrics=(), measure=("loss", False), interruption=None,
-    callbacks=(), utterances=1, **settings,
+    callbacks=(), utterances=1, samples=(), **settings,
 ):  # fmt: skip
     """Eight steps, of which those in `marked` (from 1 on) meet a marked sample.
 
-    A folder that has a checkpoint is gone on from.
+    A folder that has a checkpoint is gone on from. Of `samples`, (name, frames) of each, something
+    is to be heard and seen.
     """
     rng = np.random.default_rng(0)
     mel = rng.standard_normal((8, 2, 8, 10)).astype(np.float32)
@@ -82,8 +82,9 @@ def train(
     log = RunLog(folder, names, start, metrics=ratings.names)
     validation = tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5)))
     loop = TrainingLoop(
-        config, AUDIO, log, checkpoints, validation, [], lambda i: [f"{i}a.wav", f"{i}b.wav"],
-        ratings, interruption,
+        config, AUDIO, log, checkpoints, validation,
+        [(name, mel[0, 0, :frames], wave[0, 0, : 16 * frames]) for name, frames in samples],
+        lambda i: [f"{i}a.wav", f"{i}\udce9.wav"], ratings, interruption,
     )  # fmt: skip
     batches = tf.data.Dataset.from_tensor_slices((mel, wave)).repeat().skip(start)
     steps = config.max_steps - start
@@ -140,7 +141,7 @@ def test_a_step_gone_wrong_is_skipped_and_told(case, tmp_path, caplog):
         trainer, _ = train(tmp_path, {3}, parts)
     (line,) = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert line.startswith("step 3: ") and culprit in line
-    assert "2a.wav, 2b.wav" in line
+    assert "2a.wav, 2\\xe9.wav" in line  # a name need not be text
     assert int(trainer.optimizer.iterations) == 7
     assert all(np.isfinite(v).all() for v in map(np.asarray, trainer.trainable_variables))
     for row in read_losses(tmp_path):
@@ -349,3 +350,22 @@ def test_a_metric_tells_the_best(tmp_path, capsys):
     column = [row["told"] for row in read_losses(tmp_path) if row["split"] == "validation"]
     assert column == ["9", "1", "", "2", "2", "1.5", "", "1", "1"]
     assert capsys.readouterr().out.count("told nan") == 2
+
+
+def test_a_sample_may_be_shorter_than_the_window_of_its_mel(tmp_path, caplog):
+    names = [f"{frames}.wav" for frames in range(1, 5)]
+    _, loop = train(tmp_path, set(), L1, samples=[(n, i) for i, n in enumerate(names, 1)])
+    lengths = [len(soundfile.read(synthesised)[0]) for _, synthesised in loop.samples]
+    assert lengths == [16, 32, 48, 64] and not caplog.records
+
+
+def test_a_sample_that_can_not_be_written_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/step-00000004").write_text("no folder")
+    _, loop = train(tmp_path, set(), L1, samples=[("\x1b.wav", 4)])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("sample of \\x1b.wav at step 4 is left out: ")
+    assert "can't be written" in line
+    assert [len(loop.samples), complete(tmp_path)[-1].name] == [1, "step-00000008"]
+    steps = {path.parent.name for path in tmp_path.rglob("*_synthesised.wav")}
+    assert steps == {"step-00000000", "step-00000008"}

@@ -58,6 +58,29 @@ def test_undefined_everywhere_is_nan():
     assert Ratings([], utterances(0.2), RATE)(half) == {}
 
 
+class Failing(Metric):
+    measures = (Measure("failing", "failing", "", True),)
+
+    def compute(self, reference, synthesised, sample_rate):
+        if reference[0] > 0.5:
+            raise RuntimeError("no\x1b[31m\nspeech")
+        return (1.0,)
+
+
+def test_a_metric_that_fails_costs_a_value_and_not_the_run(caplog):
+    found = Ratings([Failing(), Levels()], utterances(0.2, 0.8), RATE)(half)
+    assert found["failing"] == 1.0 and found["level"] == pytest.approx(0.25)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("trainer.validation_metrics: failing of 1.wav failed")
+    assert "speech" in line and line.isprintable()
+
+
+def test_tiny_clips_have_no_measures():
+    for length in (1, 2, 100, 249):
+        tiny = [("a.wav", np.zeros((1, 4)), np.full(length, 0.2))]
+        assert np.isnan(list(Ratings([Levels()], tiny, RATE)(half).values())).all()
+
+
 def test_one_process_is_its_own_chief():
     values = {"level": 0.1, "distance": float("nan")}
     assert of_chief(tf.distribute.get_strategy(), values) is values
@@ -91,3 +114,9 @@ def test_what_is_not_measured_can_not_be_best():
 def test_a_term_has_another_name_than_a_measure():
     with pytest.raises(InputError, match=r"^loss\.terms\.level: trainer\.validation_metrics"):
         higher_is_better("loss", trainer_on("level"), [Levels()])
+
+
+@pytest.mark.parametrize("name", ["step", "split", "gradient_norm", "learning_rate"])
+def test_a_term_has_another_name_than_what_is_logged_besides(name):
+    with pytest.raises(InputError, match=rf"^loss\.terms\.{name}: a run logs something else"):
+        higher_is_better("loss", trainer_on(name), [])

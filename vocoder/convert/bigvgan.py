@@ -1,11 +1,10 @@
 """Checkpoints of BigVGAN (github.com/NVIDIA/BigVGAN)."""
 
-import dataclasses
-
 from vocoder.convert import hifigan, reading
 from vocoder.convert.reading import Place
 
-ARGUMENTS = (*hifigan.ARGUMENTS, "activation", "snake_logscale")
+NAME = "BigVGAN"
+ANCHOR = "conv_pre."
 OPTIONS = ("use_tanh_at_final", "use_bias_at_final")  # true where a config has none
 
 
@@ -16,13 +15,9 @@ def matches(settings):
 def build(settings):
     from vocoder.generators import BigVGAN
 
-    reading.require(settings, [*ARGUMENTS, *reading.AUDIO.values(), "resblock"], "BigVGAN")
     return BigVGAN(
-        **{name: settings[name] for name in ARGUMENTS},
+        **hifigan.arguments(settings, NAME, ("activation", "snake_logscale")),
         **{name: settings.get(name, True) for name in OPTIONS},
-        resblock=int(settings["resblock"]),
-        audio=dataclasses.asdict(reading.audio_of(settings)),
-        weight_norm=False,
     )
 
 

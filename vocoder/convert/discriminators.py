@@ -4,11 +4,13 @@ from typing import Any
 
 from vocoder.convert import reading
 from vocoder.convert.reading import Place
-from vocoder.errors import InputError
+from vocoder.errors import InputError, printable
+
+ANCHOR = "discriminators.0."
 
 
 def matches(loaded):
-    return "mpd" in loaded and "msd" in loaded
+    return "mpd" in loaded and "msd" in loaded and "generator" not in loaded
 
 
 def build(loaded, checkpoint):
@@ -25,10 +27,12 @@ def build(loaded, checkpoint):
 
     left_out = [name for name in loaded if name not in ("mpd", "msd")]
     if left_out:
-        print(f"{checkpoint}: {', '.join(left_out)} left out; the optimizers start anew")
+        names = printable(", ".join(map(str, left_out)))
+        print(f"{checkpoint}: {names} left out; the optimizers start anew")
     state, parts = {}, []
     for name, cls in (("mpd", MultiPeriodDiscriminator), ("msd", MultiScaleDiscriminator)):
-        of_part = reading.old_names(reading.arrays(loaded[name], f'"{name}"', checkpoint))
+        of_part = reading.arrays(loaded[name], f'"{name}"', checkpoint)
+        of_part = reading.old_names(reading.without_prefix(of_part, ANCHOR, checkpoint))
         widths = _widths(of_part)
         if name == "mpd":
             del widths["groups"]
@@ -39,7 +43,8 @@ def build(loaded, checkpoint):
         state |= {f"{name}.{key}": value for key, value in of_part.items()}
     discriminators = Discriminators(parts)
     discriminators.build()
-    reading.assign([place for part in parts for place in _places(part)], state, checkpoint)
+    places = [place for part in parts for place in _places(part)]
+    reading.assign(places, state, checkpoint, "HiFi-GAN's discriminators")
     return discriminators
 
 

@@ -4,6 +4,8 @@ import dataclasses
 
 from vocoder.convert import reading
 
+NAME = "HiFi-GAN"
+ANCHOR = "conv_pre."
 ARGUMENTS = (
     "upsample_rates",
     "upsample_kernel_sizes",
@@ -20,13 +22,33 @@ def matches(settings):
 def build(settings):
     from vocoder.generators import HiFiGAN
 
-    reading.require(settings, [*ARGUMENTS, *reading.AUDIO.values(), "resblock"], "HiFi-GAN")
-    return HiFiGAN(
-        **{name: settings[name] for name in ARGUMENTS},
-        resblock=int(settings["resblock"]),
-        audio=dataclasses.asdict(reading.audio_of(settings)),
-        weight_norm=False,
-    )
+    return HiFiGAN(**arguments(settings, NAME))
+
+
+def arguments(settings, name, more=()):
+    """What HiFi-GAN's generator and BigVGAN's are both made of.
+
+    Raises:
+        ValueError: "setting: reason".
+    """
+    reading.require(settings, [*ARGUMENTS, *more, *reading.AUDIO.values(), "resblock"], name)
+    rates, kernels = settings["upsample_rates"], settings["upsample_kernel_sizes"]
+    kind = settings["resblock"]
+    return {
+        **{argument: settings[argument] for argument in (*ARGUMENTS, *more)},
+        "resblock": int(kind) if kind in ("1", "2") else kind,
+        "audio": dataclasses.asdict(reading.audio_of(settings)),
+        "weight_norm": False,
+        "uneven_stages": _uneven(rates, kernels),
+    }
+
+
+def _uneven(rates, kernels):
+    """Whether a stage makes a sample more than its rate says, as in AudioLDM's network."""
+    if not isinstance(rates, list) or not isinstance(kernels, list):
+        return False
+    pairs = zip(rates, kernels, strict=False)
+    return any(isinstance(r, int) and isinstance(k, int) and (k - r) % 2 for r, k in pairs)
 
 
 def is_buffer(name):

@@ -71,7 +71,8 @@ class RunLog:
             self._rewrite()
             for folder in (run / "samples").glob("step-*"):
                 step = step_of(folder)
-                if step is not None and step > last and not folder.is_symlink():
+                later = step is not None and step > last
+                if later and folder.is_dir() and not folder.is_symlink():
                     shutil.rmtree(folder)
             folders = {split: run / "tensorboard" / split for split in SPLITS}
             self._shown = set()  # tags that TensorBoard has from earlier sessions

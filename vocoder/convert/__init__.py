@@ -5,8 +5,8 @@ github.com/jik876/hifi-gan), BigVGAN (`bigvgan_generator.pt` and `config.json`,
 github.com/NVIDIA/BigVGAN), or Vocos for mels (`pytorch_model.bin` and `config.yaml`,
 github.com/gemelo-ai/vocos). Weight normalisation is folded, and the generator written to a
 `.keras` file, for inference. HiFi-GAN's discriminators (`do_02500000`, with the same config) are
-written as they are, to train on with. Needs PyTorch (`pip install vocoder[torch]`), which reads
-the checkpoint with `weights_only=True`, and YAML is read as data: no code in these files runs.
+written as they are, to train on with. Needs PyTorch (`pip install torch`), which reads the
+checkpoint with `weights_only=True`, and YAML is read as data: no code in these files runs.
 """
 
 import argparse

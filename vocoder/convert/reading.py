@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         import torch
     except ImportError as error:
         raise InputError(
-            "torch: not installed; pip install 'vocoder[torch]' to read PyTorch checkpoints"
+            "torch: not installed; pip install torch to read PyTorch checkpoints"
         ) from error
     if not path.is_file():
         raise InputError(f"{path}: no such file")

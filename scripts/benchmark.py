@@ -119,23 +119,17 @@ class SummedByHand(keras.losses.Loss):
         return sum(part.weight * part.loss.call(y_true, y_pred) for part in self.parts)
 
 
-def step_row(generator: str, seconds: float) -> dict:
-    """Times of one training step, in turns, and the median of the ratios."""
-    overrides = [f"generator={generator}"]
-    if generator in BATCH_SIZE:
-        overrides.append(f"data.batch_size={BATCH_SIZE[generator]}")
-    config = configured(*overrides)
-    rng = np.random.default_rng(0)
-    size, length = config.data.batch_size, config.data.segment_length
-    frames = length // config.audio.hop_length
-    batch = (
-        tf.constant(rng.standard_normal((size, frames, config.audio.n_mels)), tf.float32),
-        tf.constant(0.1 * rng.standard_normal((size, length)), tf.float32),
-    )
+def training_steps(config: RunConfig, batch) -> dict:
+    """The same training step, from the same weights, in three ways to sum the losses up.
+
+    Returns:
+        Name -> function, whose result is the step's logs: "multi_loss", "summed_by_hand" with
+        nothing shown, and "computed_again" by a Keras metric for each part.
+    """
     steps = {}
     for name in ("multi_loss", "summed_by_hand", "computed_again"):
         keras.utils.set_random_seed(0)
-        multi = build_multi_loss(config.loss, config.audio.sample_rate, length)
+        multi = build_multi_loss(config.loss, config.audio.sample_rate, config.data.segment_length)
         trainer = ReconstructionTrainer(built(config))
         loss = multi
         if name == "summed_by_hand":
@@ -147,8 +141,20 @@ def step_row(generator: str, seconds: float) -> dict:
         trainer.compile(build_optimizer(config.trainer), loss=loss)
         trainer.train_step(batch)
         steps[name] = tf.function(lambda trainer=trainer: trainer.train_step(batch))
+    return steps
+
+
+def step_row(generator: str, seconds: float) -> dict:
+    """Times of one training step, in turns, and the median of the ratios."""
+    overrides = [f"generator={generator}"]
+    if generator in BATCH_SIZE:
+        overrides.append(f"data.batch_size={BATCH_SIZE[generator]}")
+    config = configured(*overrides)
+    size = config.data.batch_size
+    steps = training_steps(config, random_batch(config, size))
+    for step in steps.values():
         for _ in range(2):
-            steps[name]()
+            step()
     times = {name: [] for name in steps}
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(times["multi_loss"]) < 8:
@@ -214,16 +220,19 @@ def synthesis_row(name: str, seconds: float) -> dict:
     }
 
 
+def random_batch(config: RunConfig, size: int):
+    """Mels and waveforms of noise, `size` segments."""
+    rng = np.random.default_rng(0)
+    length = config.data.segment_length
+    mel = rng.standard_normal((size, length // config.audio.hop_length, config.audio.n_mels))
+    wave = 0.1 * rng.standard_normal((size, length))
+    return tf.constant(mel, tf.float32), tf.constant(wave, tf.float32)
+
+
 def trainer_of(size: int, *overrides):
     """A trainer, and a batch of `size` x 8192 samples for it."""
     config = configured(*overrides)
-    rng = np.random.default_rng(0)
-    length = config.data.segment_length
-    frames = length // config.audio.hop_length
-    mel = rng.standard_normal((size, frames, config.audio.n_mels))
-    wave = 0.1 * rng.standard_normal((size, length))
-    batch = tf.constant(mel, tf.float32), tf.constant(wave, tf.float32)
-    return build_trainer(config), batch
+    return build_trainer(config), random_batch(config, size)
 
 
 def median_seconds(function, rounds: int, before: int = 2) -> float:

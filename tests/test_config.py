@@ -107,9 +107,7 @@ def test_a_home_folder_is_found_in_every_key_that_is_a_path(tmp_path, monkeypatc
 
 
 def test_sweeps_on_slurm_compose():
-    pytest.importorskip(
-        "hydra_plugins.hydra_submitit_launcher", reason="pip install vocoder[slurm]"
-    )
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         node = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True)
     launcher = node.hydra.launcher

@@ -17,7 +17,7 @@ from vocoder.errors import InputError
 from vocoder.safe_files import load_discriminators
 
 GOLDEN = Path(__file__).parent / "golden"
-torch = pytest.importorskip("torch", reason="pip install vocoder[torch]")
+torch = pytest.importorskip("torch", reason="pip install torch")
 
 
 def files(name):

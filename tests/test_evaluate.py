@@ -67,7 +67,7 @@ def test_models_beside_references(models, data, tmp_path, capsys, monkeypatch):
     left_out = summary["left_out"]
     for name, package in {"stoi": "pystoi", "dnsmos": "speechmos", "plcmos": "speechmos"}.items():
         line = next(li for li in printed.err.splitlines() if li.startswith(f"left out: {name} "))
-        assert f"needs {package}, which " in line and "; pip install 'vocoder[eval]'" in line
+        assert f"needs {package}, which " in line and "; pip install '.[eval]' in " in line
         assert line in left_out
     title = next(line for line in printed.out.splitlines() if "recordings" in line)
     assert title.split() == ["better", "recordings", "griffin-lim", "a", "mine"]
@@ -169,7 +169,7 @@ def test_bad_recordings_are_told(models, data, tmp_path, capsys):
         ),
         (
             ["a.keras", "--data", "data", "--out", "out", "--metrics", "pesq_wb"],
-            "--metrics: pesq_wb needs pesq, which is not installed; pip install 'vocoder[eval]'",
+            "--metrics: pesq_wb needs pesq, which is not installed; pip install '.[eval]' in ",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """A wheel carries the configs and the demo corpus, and works in any folder."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -31,16 +32,30 @@ def test_the_wheel_is_complete(tmp_path):
     clips = list((tmp_path / "site/vocoder/assets/data/demo").rglob("*.flac"))
     assert len(clips) == len(list((ROOT / "data/demo").rglob("*.flac"))) > 40
     (tmp_path / "elsewhere").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(
         [sys.executable, "-m", "vocoder.train", "--cfg", "job", "--resolve"],
         cwd=tmp_path / "elsewhere",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    for command in ("synthesize", "evaluate", "check", "convert"):
+        help_ = [sys.executable, "-m", f"vocoder.{command}", "--help"]
+        shown = subprocess.run(
+            help_, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True
+        )
+        assert shown.stdout.startswith(f"usage: python -m vocoder.{command} "), shown.stderr
     root = Path(yaml.safe_load(done.stdout)["data"]["root"])
     assert root.is_dir() and root.is_relative_to(tmp_path / "site")
+
+
+def test_nothing_is_installed_by_a_name_that_is_not_ours():
+    """The name `vocoder` on PyPI is somebody else's; extras are those of the sources."""
+    for folder, pattern in (("vocoder", "*.py"), ("configs", "*.yaml"), ("scripts", "*.py")):
+        for path in (ROOT / folder).rglob(pattern):
+            assert not re.search(r"pip install ['\"]?vocoder", path.read_text()), path
 
 
 def test_the_demo_corpus_is_what_it_says():

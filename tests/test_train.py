@@ -52,6 +52,11 @@ def trained(recordings, tmp_path_factory):
     where += ["trainer.samples=1"]
     done = run(*TINY, *options, *where, f"data.cache={folder}", cwd=folder)
     assert done.returncode == 0, done.stderr
+    # On the screen are our own lines; what libraries say is in the log.
+    assert [line.split(":")[:2] for line in done.stderr.splitlines()] == [
+        ["warning", " data.validation_fraction"]
+    ]
+    assert "absl" in (folder / "run/train.log").read_text()
     return folder / "run", done.stdout
 
 

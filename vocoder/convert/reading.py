@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[Any, Any]:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "torch"
         reason = "not installed" if absent else f"can't be imported ({error})"
         raise InputError(
-            f"torch: {reason}; `pip install torch` gets what reads PyTorch checkpoints"
+            f"torch: {reason}; pip install torch to read PyTorch checkpoints"
         ) from error
     with os.fdopen(open_regular(path), "rb") as file:
         try:

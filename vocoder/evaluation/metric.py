@@ -11,6 +11,8 @@ import soxr
 from vocoder import registry
 from vocoder.errors import InputError
 
+# The name `vocoder` on PyPI is somebody else's.
+EXTRA = "pip install '.[eval]' in the folder of vocoder's sources"
 SHORTEST = 0.25  # seconds; PESQ, the pickiest, refuses less
 
 
@@ -111,7 +113,7 @@ def imported(module: str):
     except Exception as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == package
         reason = "is not installed" if absent else f"can't be imported ({error})"
-        raise MissingPackage(f"{package}, which {reason}; pip install 'vocoder[eval]'") from error
+        raise MissingPackage(f"{package}, which {reason}; {EXTRA}") from error
 
 
 def at_16k(samples: np.ndarray, sample_rate: int) -> np.ndarray:

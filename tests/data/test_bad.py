@@ -201,6 +201,15 @@ def test_what_turns_bad_later_is_told_now_and_then(caplog):
     assert logged(caplog) == named + [f"left out: {n} files of 1000 by now" for n in (20, 40, 80)]
 
 
+def test_a_list_that_is_none_of_ours_or_cannot_be_written(tmp_path):
+    path = tmp_path / "quarantine.csv"
+    path.write_text("file\n" + "x" * 200_000)
+    Quarantine(path, 0.5).add("a.wav", "a.wav: broken")
+    assert "a.wav,broken," in path.read_text()
+    with pytest.raises(InputError, match=r"quarantine\.csv: can't be written"):
+        Quarantine(tmp_path / "quarantine.csv/quarantine.csv", 0.5).add("a.wav", "a.wav: broken")
+
+
 def test_a_corpus_of_stereo_that_is_refused_is_one_line(make, root, caplog):
     for i in range(12, 40):
         soundfile.write(root / f"{i}.wav", np.full((900, 2), 0.1), RATE)

@@ -7,6 +7,7 @@ file is the same stretch of what the whole file decodes to from its start on.
 import contextlib
 import functools
 import io
+import itertools
 import math
 import os
 import re
@@ -265,11 +266,12 @@ class _Sound(soundfile.SoundFile):
         """Makes this sample the next."""
         try:
             with silenced():
-                self.seek(position)
+                self.position = self.seek(position)
         except soundfile.SoundFileError as error:
             where = f"can't be read from sample {position} on"
             raise InputError(f"{self.path}: {where} ({_reason(error)})") from error
-        self.position = position
+        if self.position != position:
+            raise InputError(f"{self.path}: can't be read from sample {position} on")
 
     def fill(self, samples: np.ndarray) -> int:
         """Reads on into an array, and says how many samples (per channel) there still were."""
@@ -287,8 +289,9 @@ class _Sound(soundfile.SoundFile):
                     self.position += more
         except soundfile.SoundFileError as error:
             if not getattr(self._source, "is_exhausted", False):
-                where = f"can't be read from sample {self.position} on"
-                raise InputError(f"{self.path}: {where} ({_reason(error)})") from error
+                raise InputError(
+                    f"{self.path}: can't be read to its end ({_reason(error)})"
+                ) from error
         return got
 
 
@@ -357,8 +360,8 @@ def _syncs(descriptor, path):
     """Where the frames of an MP3 may begin that has something else before the first."""
     if os.fsencode(path).lower().endswith(b".mp3"):
         # Eleven ones, a version and a layer, and a bit rate.
-        for found in re.finditer(rb"\xff[\xe2-\xff][\x10-\xef]", os.pread(descriptor, 1 << 16, 0)):
-            yield found.start()
+        found = re.finditer(rb"\xff[\xe2-\xff][\x10-\xef]", os.pread(descriptor, 1 << 16, 0))
+        yield from (sync.start() for sync in itertools.islice(found, 200))
 
 
 def _reason(error):

@@ -1,5 +1,6 @@
 """The list of the files that could not be used, and when there are too many of them."""
 
+import contextlib
 import csv
 import datetime
 import itertools
@@ -37,7 +38,10 @@ class Quarantine:
         self._lock = threading.Lock()
         self._written = set()
         if path is not None and path.exists():
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            with (
+                path.open(newline="", encoding="utf-8", errors="replace") as file,
+                contextlib.suppress(csv.Error),  # then it is no list of ours
+            ):
                 self._written = {row["file"] for row in csv.DictReader(file) if row.get("file")}
 
     def add(self, path, message: str) -> None:
@@ -51,6 +55,9 @@ class Quarantine:
         Args:
             path: The file.
             message: One line that begins with the path, as an `InputError` of `audio.files`.
+
+        Raises:
+            InputError: The CSV file can't be written.
         """
         name = printable(path)
         reason = printable(" ".join(str(message).removeprefix(str(path)).splitlines()))
@@ -92,11 +99,14 @@ class Quarantine:
             log.warning("left out: %d files of %d by now%s", self._told, self.total, listed)
 
     def _write(self, name, reason):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        # Opened each time: what is noted is on the disk, whatever comes.
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if file.tell() == 0:
-                writer.writerow(["file", "reason", "when"])
-            writer.writerow([name, reason, when])
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Opened each time: what is noted is on the disk, whatever comes.
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                if file.tell() == 0:
+                    writer.writerow(["file", "reason", "when"])
+                writer.writerow([name, reason, when])
+        except OSError as error:
+            raise InputError(f"{self.path}: can't be written ({error.strerror})") from error

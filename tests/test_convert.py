@@ -432,7 +432,7 @@ def test_what_is_written_replaces_a_file_and_nothing_that_is_read(checkpoint, tm
 
 def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match="^torch: not installed; `pip install torch`"):
+    with pytest.raises(InputError, match="^torch: not installed; pip install torch"):
         convert.convert(*files("hifigan_tiny_rb2"), tmp_path / "o.keras")
 
 

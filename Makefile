@@ -8,7 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint benchmark clean
+.PHONY: train test lint docs benchmark clean
 
 train: $(VENV)/installed
 	$(BIN)/python -m vocoder.train experiment=demo $(ARGS)
@@ -19,6 +19,9 @@ test: $(VENV)/installed-$(EXTRAS)
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 benchmark: $(VENV)/installed
 	$(BIN)/python scripts/benchmark.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Puts the files of `configs/` into the page that shows them: `{{ GROUP }}` is all options of a group."""
+"""Puts the files of `configs/` into the page that shows them: `{{ GROUP }}` is that group."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What README and docs show: every command is parsed, every block of Python runs, every YAML composes."""
+"""What README and docs show: commands are parsed, blocks of Python run, those of YAML compose."""
 
 import argparse
 import importlib
@@ -6,10 +6,13 @@ import re
 import runpy
 import shlex
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -103,6 +106,7 @@ def test_what_is_python_runs(page, tmp_path, monkeypatch):
         "samples": np.zeros(4096, np.float32),
         "model": keras.Model(inputs, keras.layers.Dense(512)(inputs)),
     }
+    names["__name__"] = "vocoder.generators.frames"  # where the page says that it is
     for block in code:
         exec(compile(block, str(page), "exec"), names)
     if "multi" in names:
@@ -113,12 +117,42 @@ def test_what_is_python_runs(page, tmp_path, monkeypatch):
         assert names["wave"].shape == (4096,)
 
 
-def test_what_is_yaml_composes(tmp_path):
+@pytest.fixture
+def extended(tmp_path):
+    """The configs with those that the page on extending shows."""
     shutil.copytree(asset("configs"), tmp_path / "configs")
-    (block,) = blocks(ROOT / "docs/extending.md", "yaml")
-    (tmp_path / "configs/data/mine.yaml").write_text(block)
-    node = composed(["data=mine"], tmp_path / "configs")
-    assert node.data.root == "/corpora/mine"
+    generator, corpus = blocks(ROOT / "docs/extending.md", "yaml")
+    (tmp_path / "configs/generator/frames.yaml").write_text(generator)
+    (tmp_path / "configs/data/mine.yaml").write_text(corpus)
+    return tmp_path / "configs"
+
+
+def test_a_corpus_of_ones_own_composes(extended):
+    assert composed(["data=mine"], extended).data.root == "/corpora/mine"
+
+
+def test_a_generator_of_ones_own_trains_and_is_loaded(extended, tmp_path, monkeypatch):
+    import vocoder
+    from vocoder import registry
+    from vocoder.config import RunConfig
+    from vocoder.training.build import build_trainer
+
+    code = next(code for code in blocks(ROOT / "docs/extending.md", "python") if "Frames" in code)
+    module = types.ModuleType("vocoder.generators.frames")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, "extending.md", "exec"), vars(module))
+    monkeypatch.setitem(registry.GENERATORS, "frames", f"{module.__name__}:Frames")
+    config = RunConfig.from_omegaconf(composed(["generator=frames"], extended))
+    trainer = build_trainer(config)
+    rng = np.random.default_rng(0)
+    mel = rng.standard_normal((2, 32, 80)).astype(np.float32)
+    wave = rng.uniform(-0.5, 0.5, (2, 8192)).astype(np.float32)
+    before = trainer.generator.get_weights()
+    trainer.fit(tf.data.Dataset.from_tensors((mel, wave)), verbose=0)
+    assert any((a != b).any() for a, b in zip(before, trainer.generator.get_weights(), strict=True))
+    trainer.generator.folded().save(tmp_path / "generator.keras")
+    made = vocoder.load(tmp_path / "generator.keras").synthesize(mel)
+    np.testing.assert_allclose(made, np.asarray(trainer.generator(mel)), atol=1e-5)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

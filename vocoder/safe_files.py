@@ -93,7 +93,9 @@ def _load(path, classes, what, build):
         private.write_bytes(weights)
         try:
             # Keras' own loading goes on when a network can't be built, and loads nothing into it.
-            model = built(lambda: keras.saving.deserialize_keras_object(config), build, stored)
+            model = built(
+                lambda: keras.saving.deserialize_keras_object(config, safe_mode=True), build, stored
+            )
             floats = [v for v in model.variables if "float" in v.dtype]
             for variable in floats:
                 variable.assign(np.full(variable.shape, np.nan, np.float32))

@@ -235,8 +235,8 @@ def test_more_of_a_measure_may_be_better(tmp_path):
     assert float(checkpoints.best) == 2.0
     info = [json.loads((path / "info.json").read_text()) for path in complete(tmp_path)]
     assert info == [
-        {"step": 3, "measure": "pesq_wb", "value": 2.0},
-        {"step": 6, "measure": "pesq_wb", "value": None},
+        {"step": 3, "measure": "pesq_wb", "value": 2.0, "seconds": 0.0},
+        {"step": 6, "measure": "pesq_wb", "value": None, "seconds": 0.0},
     ]
 
 

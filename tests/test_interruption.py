@@ -98,6 +98,25 @@ def test_resuming_is_exact_to_the_last_bit(options, recordings, tmp_path):
 
 
 @pytest.mark.slow
+def test_deterministic_runs_are_equal_to_the_last_digit(recordings, tmp_path):
+    """In processes of their own, and in two sessions; batches are large enough for two threads."""
+    base = [*common(recordings, tmp_path), "trainer.deterministic=true", "data.batch_size=4"]
+    base += ["trainer.log_every=1", "trainer.max_steps=12", "trainer.checkpoint_every=6"]
+    base += ["trainer.validate_every=6"]
+    for name in ("first", "second"):
+        done = run(*base, f"hydra.run.dir={name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    # As if it had been stopped at step 6.
+    shutil.copytree(tmp_path / "first", tmp_path / "halves")
+    shutil.rmtree(tmp_path / "halves/checkpoints/step-00000012")
+    resumed = run("trainer.resume=halves", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("second", "halves"):
+        assert curves(tmp_path / "first") == curves(tmp_path / name)
+        assert_same_state(tmp_path / "first", tmp_path / name)
+
+
+@pytest.mark.slow
 def test_auto_resumes_or_begins_also_in_a_sweep(recordings, tmp_path):
     base = [*common(recordings, tmp_path), "trainer.resume=auto", "hydra.sweep.dir=sweep"]
     assert run("-m", *base, "seed=1,2", cwd=tmp_path).returncode == 0

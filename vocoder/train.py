@@ -75,10 +75,15 @@ def train(
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             trainer = build_trainer(config, new=resume is None)
-        best = config.trainer.best, higher_is_better(config.trainer.best, trainer, metrics)
+        upwards = higher_is_better(config.trainer.best, trainer, metrics)
         pipeline = AudioPipeline(config.data, config.audio, config.seed, worker.quarantine)
         checkpoints = Checkpoints(
-            worker.folder, trainer, config.trainer.keep_checkpoints, worker.is_chief, *best
+            worker.folder,
+            trainer,
+            config.trainer.keep_checkpoints,
+            writes=worker.is_chief,
+            measure=config.trainer.best,
+            higher_is_better=upwards,
         )
         start_step = checkpoints.restore(resume) if resume else 0
         # A checkpoint may be another folder's; then this one's steps are all to come.
@@ -98,10 +103,18 @@ def train(
         parameters = f"{trainer.generator.count_params():,} parameters"
         print(f"{pipeline.description}; {parameters}; run folder {run}")
         batches = worker.share(lambda **share: pipeline.train(start_step, **share))
-        utterances = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
-        data = worker.share(pipeline.validation), utterances, pipeline.files_of, ratings
-        data += interruption, pipeline.validation_steps
-        loop = TrainingLoop(config.trainer, config.audio, log, checkpoints, *data)
+        loop = TrainingLoop(
+            config.trainer,
+            config.audio,
+            log,
+            checkpoints,
+            worker.share(pipeline.validation),
+            pipeline.utterances(config.trainer.samples if worker.is_chief else 0),
+            pipeline.files_of,
+            ratings,
+            interruption,
+            pipeline.validation_steps,
+        )
         steps = config.trainer.max_steps - start_step
         trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 

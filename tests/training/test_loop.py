@@ -353,10 +353,10 @@ def test_a_metric_tells_the_best(tmp_path, capsys):
 
 
 def test_a_sample_may_be_shorter_than_the_window_of_its_mel(tmp_path, caplog):
-    names = [f"{frames}.wav" for frames in range(1, 5)]
-    _, loop = train(tmp_path, set(), L1, samples=[(n, i) for i, n in enumerate(names, 1)])
+    samples = [("1.wav", 1), ("2.wav", 2)]
+    _, loop = train(tmp_path, set(), L1, samples=samples, validate_every=8)
     lengths = [len(soundfile.read(synthesised)[0]) for _, synthesised in loop.samples]
-    assert lengths == [16, 32, 48, 64] and not caplog.records
+    assert lengths == [16, 32] and not caplog.records
 
 
 def test_a_sample_that_can_not_be_written_costs_a_warning(tmp_path, caplog):

@@ -532,7 +532,7 @@ def test_pickled_mels(folder, good, capsys):
     with pytest.raises(SystemExit) as stop:
         synthesize.main([str(good), "evil.npy", "--out", "out"])
     assert stop.value.code == 1
-    assert "evil.npy: can't be read as a mel" in capsys.readouterr().err
+    assert "evil.npy: holds object" in capsys.readouterr().err
     assert not (folder / "touched").exists()
 
 

@@ -70,12 +70,12 @@ class MultiResolutionDiscriminator(Discriminator):
         check_norm("norm", norm)
         check_stack(channels, kernel_sizes, strides, score_kernel_size, axes=2)
         check_slope(slope)
-        for name, lengths in {
+        for argument, lengths in {
             "n_fft": n_fft,
             "hop_length": hop_length,
             "win_length": win_length,
         }.items():
-            check_each(name, lengths, 1, MOST_SAMPLES)
+            check_each(argument, lengths, 1, MOST_SAMPLES)
         if not len(n_fft) == len(hop_length) == len(win_length):
             raise ValueError("n_fft: n_fft, hop_length and win_length need as many values each")
         self.resolutions = tuple(zip(n_fft, hop_length, win_length, strict=True))

@@ -53,8 +53,10 @@ def test_the_wheel_is_complete(tmp_path):
 
 def test_nothing_is_installed_by_a_name_that_is_not_ours():
     """The name `vocoder` on PyPI is somebody else's; extras are those of the sources."""
-    for folder, pattern in (("vocoder", "*.py"), ("configs", "*.yaml"), ("scripts", "*.py")):
-        for path in (ROOT / folder).rglob(pattern):
+    pages = {"README.md": ".", "*.md": "docs"}
+    code = {"*.py": "vocoder", "*.yaml": "configs", "benchmark.py": "scripts"}
+    for pattern, folder in (pages | code).items():
+        for path in (ROOT / folder).glob(f"**/{pattern}" if folder != "." else pattern):
             assert not re.search(r"pip install ['\"]?vocoder", path.read_text()), path
 
 

@@ -44,7 +44,7 @@ from vocoder import registry
 from vocoder.config import RunConfig, asset, register_resolvers
 from vocoder.data.pipeline import AudioPipeline
 from vocoder.errors import InputError
-from vocoder.losses.build import build_multi_loss
+from vocoder.losses.terms import build_multi_loss
 from vocoder.paths import replacing, user_path
 from vocoder.synthesize import WINDOWS, Vocoder
 from vocoder.training.build import build_trainer

@@ -60,12 +60,12 @@ def original_discriminators():
     from hifigan_recipe import fill
 
     from vocoder.discriminators import (
-        Discriminators,
+        CombinedDiscriminator,
         MultiPeriodDiscriminator,
         MultiScaleDiscriminator,
     )
 
-    discriminators = Discriminators([MultiPeriodDiscriminator(), MultiScaleDiscriminator()])
+    discriminators = CombinedDiscriminator([MultiPeriodDiscriminator(), MultiScaleDiscriminator()])
     discriminators.build()
     for part in discriminators.parts:
         fill(part)

@@ -26,7 +26,9 @@ def save(config, run):
     weights = trainer.generator.trainable_variables
     checkpoints = Checkpoints(run, trainer, keep=2)
     newest = to_resume("auto", run)
-    step = checkpoints.restore(newest) if newest else 0
+    if newest:
+        checkpoints.restore(newest)
+    step = trainer.step
     assert not newest or all((weight.numpy() == step).all() for weight in weights)
     print("restored", step, os.getpid(), flush=True)
     while True:

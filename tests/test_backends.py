@@ -17,7 +17,7 @@ from vocoder.config import AudioConfig
 from vocoder.discriminators import *
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.losses import *
-from vocoder.losses.build import build_discriminator_loss, build_multi_loss
+from vocoder.losses.terms import build_discriminator_loss, build_multi_loss
 
 rng = np.random.default_rng(0)
 true, pred = (0.1 * rng.standard_normal((2, 2, 4096))).astype("float32")
@@ -38,7 +38,7 @@ def scramble(model, scale):
         variable.assign((values + (variable.name == "g")).astype("float32"))
 
 
-discriminators = Discriminators([
+discriminators = CombinedDiscriminator([
     MultiPeriodDiscriminator((2, 3), (4, 8), (5, 5), (3, 1)),
     MultiScaleDiscriminator(("spectral", "weight"), (8, 8), (15, 41), (1, 4), (1, 4)),
     MultiResolutionDiscriminator(channels=(4,) * 5),

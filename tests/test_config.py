@@ -53,8 +53,8 @@ def needed(option: Path) -> list[str]:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_builds(option):
-    from vocoder.discriminators.build import build_discriminators
-    from vocoder.losses.build import build_discriminator_loss, build_multi_loss
+    from vocoder.discriminators.combined import build_discriminators
+    from vocoder.losses.terms import build_discriminator_loss, build_multi_loss
     from vocoder.training.optimizer import build_optimizer
 
     override = f"{option.parent.name}={option.stem}"
@@ -116,7 +116,7 @@ def test_sweeps_on_slurm_compose():
 
 
 def test_terms_are_added_changed_and_removed():
-    from vocoder.losses.build import build_multi_loss
+    from vocoder.losses.terms import build_multi_loss
 
     node = composed(
         "loss.terms.mel.weight=45",
@@ -255,8 +255,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_mistakes_are_told_by_key(override):
-    from vocoder.discriminators.build import build_discriminators
-    from vocoder.losses.build import build_multi_loss
+    from vocoder.discriminators.combined import build_discriminators
+    from vocoder.losses.terms import build_multi_loss
     from vocoder.training.optimizer import build_optimizer
 
     with pytest.raises(InputError, match=MISTAKES[override]) as error:

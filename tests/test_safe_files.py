@@ -109,10 +109,10 @@ def test_good_files_load(head, weight_norm, dtype, tmp_path):
 
 @pytest.fixture(scope="module")
 def good_discriminators(tmp_path_factory):
-    from vocoder.discriminators import Discriminators, MultiPeriodDiscriminator
+    from vocoder.discriminators import CombinedDiscriminator, MultiPeriodDiscriminator
 
     path = tmp_path_factory.mktemp("good") / "discriminators.keras"
-    discriminators = Discriminators([MultiPeriodDiscriminator((2,), (4,), (5,), (3,))])
+    discriminators = CombinedDiscriminator([MultiPeriodDiscriminator((2,), (4,), (5,), (3,))])
     discriminators.build()
     discriminators.save(path)
     return path
@@ -240,7 +240,7 @@ def test_every_argument_of_discriminators_is_of_its_kind(folder):
         d.MultiScaleDiscriminator(("spectral",), (2,), (3,), (1,), (1,)),
         d.MultiResolutionDiscriminator((32,), (8,), (32,), (2,), ((3, 3),), ((1, 1),), peak=0.8),
     ]
-    network = d.Discriminators(parts)
+    network = d.CombinedDiscriminator(parts)
     network.build()
     network.save("good.keras")
     wave = np.ones((1, 64), np.float32)

@@ -53,16 +53,16 @@ def load_generator(path):
 
 
 def load_discriminators(path):
-    """Loads `vocoder.discriminators.Discriminators` from a `.keras` file, to train on with.
+    """Loads `vocoder.discriminators.CombinedDiscriminator` from a `.keras` file, to train on with.
 
     Raises:
         InputError: As for `load_generator`.
     """
-    from vocoder.discriminators import Discriminators
+    from vocoder.discriminators import CombinedDiscriminator
 
     _classes(registry.DISCRIMINATORS)
     return _load(
-        path, {Discriminators}, "discriminators of vocoder", lambda network: network.build()
+        path, {CombinedDiscriminator}, "discriminators of vocoder", lambda network: network.build()
     )
 
 

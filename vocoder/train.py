@@ -50,9 +50,9 @@ def train(
     from vocoder.training.build import build_trainer
     from vocoder.training.checkpoints import Checkpoints, done, to_resume
     from vocoder.training.log import RunLog
-    from vocoder.training.loop import TrainingLoop
     from vocoder.training.run_folder import GENERATOR, locked, offer, set_aside
-    from vocoder.training.validation import Ratings, higher_is_better
+    from vocoder.training.session import Session
+    from vocoder.training.validation import Samples, UtteranceMetrics, higher_is_better
 
     strategy = distribution.build_strategy(config.trainer)
     with (
@@ -85,44 +85,49 @@ def train(
             measure=config.trainer.best,
             higher_is_better=upwards,
         )
-        start_step = checkpoints.restore(resume) if resume else 0
+        if resume:
+            checkpoints.restore(resume)
         # A checkpoint may be another folder's; then this one's steps are all to come.
         own = resume is not None and resume.resolve().parents[1] == run.resolve()
-        kept_step = start_step if own else 0
+        kept_step = trainer.step if own else 0
         if aside := set_aside(worker.folder, kept_step):
             how = command_line(trainer__resume=aside)
             print(f"what was here of later steps is set aside, and can be gone on from: {how}")
 
         names = [metric.name for metric in trainer.metrics]
         count = config.trainer.validation_utterances if worker.is_chief and metrics else 0
-        ratings = Ratings(metrics, pipeline.utterances(count), config.audio.sample_rate)
-        log = RunLog(worker.folder, names, kept_step, ratings.names)
+        utterances = pipeline.utterances(count)
+        measured = UtteranceMetrics(metrics, utterances, config.audio.sample_rate)
+        log = RunLog(worker.folder, names, kept_step, measured.names)
         log.keep("config.yaml", text)
         log.keep(OVERRIDES, yaml.safe_dump(overrides))
         log.text("config", text)
         parameters = f"{trainer.generator.count_params():,} parameters"
         print(f"{pipeline.description}; {parameters}; run folder {run}")
-        batches = worker.share(lambda **share: pipeline.train(start_step, **share))
-        loop = TrainingLoop(
+        heard = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
+        samples = Samples(heard, config.audio, log)
+        session = Session(
             config.trainer,
-            config.audio,
             log,
             checkpoints,
             worker.share(pipeline.validation),
-            pipeline.utterances(config.trainer.samples if worker.is_chief else 0),
-            pipeline.files_of,
-            ratings,
-            interruption,
             pipeline.validation_steps,
+            measured,
+            samples,
+            pipeline.files_of,
+            interruption,
         )
-        steps = config.trainer.max_steps - start_step
-        trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[loop])
 
-        if loop.stopped:
+        def batches(step):
+            return worker.share(lambda **share: pipeline.train(step, **share))
+
+        session.fit(trainer, batches)
+
+        if session.stopped:
             print(f"stopped; to go on: {command_line(trainer__resume=run)}")
             sys.exit(BROKEN_PIPE if interruption.code == BROKEN_PIPE else 0)
         print(f"\n{log.table()}\n")
-        for original, synthesised in loop.samples:
+        for original, synthesised in samples.paths:
             print(f"original {original}  synthesised {synthesised}")
         print(f"generator: {run / GENERATOR}")
 

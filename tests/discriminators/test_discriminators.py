@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from vocoder.discriminators import (
-    Discriminators,
+    CombinedDiscriminator,
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
     MultiScaleDiscriminator,
@@ -35,7 +35,9 @@ NARROW = {
     "scale": lambda **a: MultiScaleDiscriminator(**NARROW_SCALE, **a),
     "resolution": lambda **a: MultiResolutionDiscriminator(channels=(4,) * 5, **a),
     "bands": lambda **a: MultiResolutionDiscriminator(**BANDS, **a),
-    "all": lambda **a: Discriminators([NARROW[k](**a) for k in ("period", "scale", "bands")], **a),
+    "all": lambda **a: CombinedDiscriminator(
+        [NARROW[k](**a) for k in ("period", "scale", "bands")], **a
+    ),
 }
 
 
@@ -234,7 +236,7 @@ def test_magnitudes_and_bands_in_closed_form():
         (MultiResolutionDiscriminator, {"spectrum": "power"}, "spectrum: "),
         (MultiResolutionDiscriminator, {"bands": (0, 0.5)}, "bands: "),
         (MultiResolutionDiscriminator, {"peak": 0}, "peak: "),
-        (Discriminators, {"parts": []}, "parts: "),
+        (CombinedDiscriminator, {"parts": []}, "parts: "),
     ],
 )
 def test_refuses(cls, arguments, message):
@@ -244,6 +246,6 @@ def test_refuses(cls, arguments, message):
 
 def test_two_parts_of_one_name_are_refused():
     with pytest.raises(ValueError, match="^parts: mpd_2 is there twice"):
-        Discriminators([NARROW["period"](), NARROW["period"]()])
-    both = Discriminators([NARROW["period"](), NARROW["period"](name="other")])
+        CombinedDiscriminator([NARROW["period"](), NARROW["period"]()])
+    both = CombinedDiscriminator([NARROW["period"](), NARROW["period"](name="other")])
     assert both.sub_discriminators == ["mpd_2", "mpd_3", "other_2", "other_3"]

@@ -197,9 +197,10 @@ def test_nested_parts_of_a_structure():
     multi = structured()
     true, pred = structures()
     with tf.GradientTape() as tape:
-        total = multi(true, pred)
+        total, parts = multi.compute(true, pred)
     assert float(total) == 1 + 3 * 2 * 4
-    assert {name: float(value) for name, value in multi.values.items()} == NESTED
+    assert {name: float(value) for name, value in parts.items()} == NESTED
+    assert float(multi(true, pred)) == float(total)
     assert [metric.name for metric in multi.metrics] == list(NESTED)
     # What only parts of weight 0 take, at either level, has no gradient.
     gradients = tape.gradient(total, [pred["wave"], pred["maps"]["a"], pred["maps"]["b"]])
@@ -316,8 +317,9 @@ def test_an_entry_that_is_not_there_is_told():
 def test_an_entry_that_is_none_leaves_its_parts_out():
     multi = structured()
     true, pred = structures()
-    total = multi(true, pred | {"maps": None})
-    assert float(total) == 1 and list(multi.values) == ["wave"]
+    total, parts = multi.compute(true, pred | {"maps": None})
+    assert float(total) == 1 and list(parts) == ["wave"]
+    assert float(multi(true, pred | {"maps": None})) == 1
     assert [float(metric.result()) for metric in multi.metrics] == [1, 0, 0, 0, 0]
 
 

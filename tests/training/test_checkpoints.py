@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from vocoder.config import AudioConfig, TrainerConfig
 from vocoder.errors import InputError
@@ -108,53 +107,6 @@ def test_the_state_of_another_step_is_no_checkpoint(run):
 def test_another_network_does_not_fit(run):
     with pytest.raises(InputError, match=r"step-00000003 does not fit this config's generator"):
         Checkpoints(run, trainer_on("a", "b", channels=16), 1).restore(folder(run, 3))
-
-
-def means(trainer):
-    return {metric.name: [float(v.numpy()) for v in metric.variables] for metric in trainer.metrics}
-
-
-@pytest.mark.parametrize("terms", [("b", "a"), ("a",), ("a", "b", "c"), ("c", "b"), ("z",)])
-def test_means_come_back_by_name(terms, tmp_path):
-    trainer = trainer_on("a", "b")
-    step(trainer)
-    trainer.loss.metrics[1].mean_update_state(7.0)  # so that the two differ
-    Checkpoints(tmp_path, trainer, keep=1).save(1, None)
-    other = trainer_on(*terms)
-    Checkpoints(tmp_path, other, keep=1).restore(folder(tmp_path, 1))
-    saved, restored = means(trainer), means(other)
-    assert saved["a"] != saved["b"] and saved["a"][1] > 0
-    assert restored == {name: saved.get(name, [0.0, 0.0]) for name in restored}
-    assert set(restored) == {"loss", *terms, "gradient_norm"}
-    assert np.isfinite(float(step(other)["loss"]))
-
-
-@pytest.mark.parametrize("content", [None, "", "[]", '{"a": 1}', '{"a": [1]}', '{"a": ["x", 2]}'])
-def test_means_are_optional(content, tmp_path):
-    trainer = trainer_on("a")
-    step(trainer)
-    Checkpoints(tmp_path, trainer, keep=1).save(1, None)
-    path = folder(tmp_path, 1) / "means.json"
-    path.unlink() if content is None else path.write_text(content)
-    other = trainer_on("a")
-    assert Checkpoints(tmp_path, other, keep=1).restore(folder(tmp_path, 1)) == 1
-    assert means(other)["a"] == [0.0, 0.0]
-
-
-def test_checkpoints_of_before_held_means_by_position(tmp_path):
-    trainer = trainer_on("a", "b")
-    Checkpoints(tmp_path, trainer, keep=1).save(1, None)
-    (folder(tmp_path, 1) / "means.json").unlink()
-    old = [tf.Variable(float(i)) for i in range(8)]
-    variables = {
-        "step": tf.Variable(1, dtype=tf.int64),
-        "best": tf.Variable(np.nan, dtype=tf.float64),
-    }
-    state = tf.train.Checkpoint(**trainer.state, **variables, metrics=old)
-    state.write(str(folder(tmp_path, 1) / "state"))
-    other = trainer_on("b")
-    assert Checkpoints(tmp_path, other, keep=1).restore(folder(tmp_path, 1)) == 1
-    assert means(other)["b"] == [0.0, 0.0]
 
 
 def test_a_run_is_done_by_its_steps_or_its_minutes(run):

@@ -113,9 +113,9 @@ def test_a_nan_on_one_replica_stops_the_step_on_all(two_replicas):
     assert trainer.optimizer.iterations.numpy() == 2
 
 
-def test_wishes_of_the_workers_meet(two_replicas):
+def test_what_workers_announce_meets(two_replicas):
     trainer, seen = small(two_replicas), []
-    trainer.wishes = {"stopped": tf.Variable(1.0)}
+    trainer.announced = {"stopped": tf.Variable(1.0)}
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs))
     with worker(two_replicas, Path("run")) as here:
         trainer.fit(here.share(batches(1)), steps_per_epoch=1, callbacks=[keep], verbose=0)

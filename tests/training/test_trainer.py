@@ -90,7 +90,8 @@ def test_what_layers_add_to_the_loss_counts_and_is_shown(rng):
     assert float(logs["added_losses"]) == pytest.approx(float(added), rel=1e-5)
     assert float(logs["loss"]) == pytest.approx(float(total), rel=1e-5)
     assert float(logs["gradient_norm"]) == pytest.approx(float(norm), rel=1e-5)
-    assert trainer.means() == pytest.approx({k: float(v) for k, v in logs.items()}, rel=1e-5)
+    means = {metric.name: float(metric.result()) for metric in trainer.metrics}
+    assert means == pytest.approx({k: float(v) for k, v in logs.items()}, rel=1e-5)
     made = np.asarray(trainer.generator(mel))
     added = np.mean(made**2) + 0.1 * np.sum(np.asarray(trainer.generator.out.kernel) ** 2)
     found = trainer.evaluate(mel, wave, batch_size=4, verbose=0, return_dict=True)
@@ -200,7 +201,8 @@ def test_checkpoint_restores_to_the_last_bit(batches, tmp_path):
     keras.utils.set_random_seed(7)
     other = tiny_trainer(**options)
     restored = Checkpoints(tmp_path, other, keep=2)
-    assert restored.restore(complete(tmp_path)[-1]) == 3
+    restored.restore(complete(tmp_path)[-1])
+    assert other.step == 3
     assert float(restored.best) == 0.5
     for a, b in zip(trainer.variables, other.variables, strict=True):
         if "metric" not in a.path and not a.path.startswith(("loss", "l1", "stft", "gradient")):
@@ -246,7 +248,7 @@ def test_values_of_two_measures_are_not_compared(tmp_path, capsys):
     checkpoints.save(2, 4.0)
     checkpoints.save(3, 5.0)
     other = Checkpoints(tmp_path, tiny_trainer(), 1, measure="mcd")
-    assert other.restore(complete(tmp_path)[-1]) == 3
+    other.restore(complete(tmp_path)[-1])
     assert capsys.readouterr().out.startswith(f"trainer.best: {tmp_path}")
     assert other.improves(9.0)
     other.save(4, 9.0)

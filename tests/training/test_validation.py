@@ -10,7 +10,7 @@ from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
 from vocoder.training.distribution import of_chief
 from vocoder.training.trainer import ReconstructionTrainer
-from vocoder.training.validation import Ratings, higher_is_better
+from vocoder.training.validation import UtteranceMetrics, higher_is_better
 
 RATE = 1000
 
@@ -41,7 +41,7 @@ def half(mel):
 
 
 def test_means_are_over_the_utterances_where_a_measure_is_defined():
-    ratings = Ratings([Levels()], utterances(0.2, 0.0, 0.8), RATE)
+    ratings = UtteranceMetrics([Levels()], utterances(0.2, 0.0, 0.8), RATE)
     assert ratings.names == ["level", "distance"]
     found = ratings(half)
     assert found["level"] == pytest.approx((0.1 + 0.0 + 0.4) / 3)
@@ -49,13 +49,13 @@ def test_means_are_over_the_utterances_where_a_measure_is_defined():
 
 
 def test_undefined_everywhere_is_nan():
-    found = Ratings([Levels()], utterances(0.0, 0.0), RATE)(half)
+    found = UtteranceMetrics([Levels()], utterances(0.0, 0.0), RATE)(half)
     assert found["level"] == 0 and np.isnan(found["distance"])
-    broken = Ratings([Levels()], utterances(0.2), RATE)(lambda mel: half(mel) * np.nan)
+    broken = UtteranceMetrics([Levels()], utterances(0.2), RATE)(lambda mel: half(mel) * np.nan)
     assert np.isnan(list(broken.values())).all()
     # As in workers that get the chief's values.
-    assert np.isnan(list(Ratings([Levels()], [], RATE)(half).values())).all()
-    assert Ratings([], utterances(0.2), RATE)(half) == {}
+    assert np.isnan(list(UtteranceMetrics([Levels()], [], RATE)(half).values())).all()
+    assert UtteranceMetrics([], utterances(0.2), RATE)(half) == {}
 
 
 class Failing(Metric):
@@ -68,7 +68,7 @@ class Failing(Metric):
 
 
 def test_a_metric_that_fails_costs_a_value_and_not_the_run(caplog):
-    found = Ratings([Failing(), Levels()], utterances(0.2, 0.8), RATE)(half)
+    found = UtteranceMetrics([Failing(), Levels()], utterances(0.2, 0.8), RATE)(half)
     assert found["failing"] == 1.0 and found["level"] == pytest.approx(0.25)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("trainer.validation_metrics: failing of 1.wav failed")
@@ -78,7 +78,7 @@ def test_a_metric_that_fails_costs_a_value_and_not_the_run(caplog):
 def test_tiny_clips_have_no_measures():
     for length in (1, 2, 100, 249):
         tiny = [("a.wav", np.zeros((1, 4)), np.full(length, 0.2))]
-        assert np.isnan(list(Ratings([Levels()], tiny, RATE)(half).values())).all()
+        assert np.isnan(list(UtteranceMetrics([Levels()], tiny, RATE)(half).values())).all()
 
 
 def test_one_process_is_its_own_chief():

@@ -22,7 +22,7 @@ from vocoder.startup import command, import_keras
 
 
 def convert(checkpoint: Path, config: Path, out: Path):
-    """Converts a checkpoint and returns its generator or `Discriminators`.
+    """Converts a checkpoint and returns its generator or `CombinedDiscriminator`.
 
     Raises:
         InputError: A file can't be read or written, or names or shapes differ: one line for each.

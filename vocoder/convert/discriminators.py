@@ -14,13 +14,13 @@ def matches(loaded):
 
 
 def build(loaded, checkpoint):
-    """`Discriminators` with as many channels, taps and groups as the weights have.
+    """`CombinedDiscriminator` with as many channels, taps and groups as the weights have.
 
     Raises:
         InputError: Names or shapes differ: one line for each.
     """
     from vocoder.discriminators import (
-        Discriminators,
+        CombinedDiscriminator,
         MultiPeriodDiscriminator,
         MultiScaleDiscriminator,
     )
@@ -41,7 +41,7 @@ def build(loaded, checkpoint):
         except ValueError as error:
             raise InputError(f"{checkpoint}: {name}: {error}") from error
         state |= {f"{name}.{key}": value for key, value in of_part.items()}
-    discriminators = Discriminators(parts)
+    discriminators = CombinedDiscriminator(parts)
     discriminators.build()
     places = [place for part in parts for place in _places(part)]
     reading.assign(places, state, checkpoint, "HiFi-GAN's discriminators")

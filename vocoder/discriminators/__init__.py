@@ -1,13 +1,14 @@
 """Networks that tell recordings from what a generator makes: `discriminator(waveform)`."""
 
-from vocoder.discriminators.base import Discriminator, Discriminators
+from vocoder.discriminators.base import Discriminator
+from vocoder.discriminators.combined import CombinedDiscriminator
 from vocoder.discriminators.multi_period import MultiPeriodDiscriminator
 from vocoder.discriminators.multi_resolution import MultiResolutionDiscriminator
 from vocoder.discriminators.multi_scale import MultiScaleDiscriminator
 
 __all__ = [
+    "CombinedDiscriminator",
     "Discriminator",
-    "Discriminators",
     "MultiPeriodDiscriminator",
     "MultiResolutionDiscriminator",
     "MultiScaleDiscriminator",

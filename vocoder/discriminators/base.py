@@ -1,4 +1,4 @@
-"""What every discriminator is, and several of them as one."""
+"""What every discriminator is."""
 
 import keras
 from keras import ops
@@ -40,49 +40,6 @@ class Discriminator(keras.Model):
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype_policy.name}
-
-
-@keras.saving.register_keras_serializable("vocoder")
-class Discriminators(Discriminator):
-    """Several discriminators as one: it has all their sub-discriminators.
-
-    Args:
-        parts: `Discriminator` objects, or their serialised form (dicts).
-        name, dtype: As in every Keras model; the parts keep their own dtype.
-
-    Raises:
-        ValueError: "parts: reason".
-    """
-
-    def __init__(self, parts, name="discriminators", dtype=None):
-        super().__init__(name, dtype)
-        check_list("parts", parts, MOST_PARTS)
-        self.parts = [
-            keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
-            for part in parts
-        ]
-        if not all(isinstance(part, Discriminator) for part in self.parts):
-            raise ValueError("parts: must be discriminators")
-        self.sub_discriminators = [name for part in self.parts for name in part.sub_discriminators]
-        for name in self.sub_discriminators:
-            if self.sub_discriminators.count(name) > 1:
-                raise ValueError(f"parts: {name} is there twice; give the parts different names")
-
-    def build(self, input_shape=None):
-        for part in self.parts:
-            if not part.built:
-                part.build(input_shape)
-        self.built = True
-
-    def call(self, waveform, training=False):
-        maps = {}
-        for part in self.parts:
-            maps |= part(waveform, training=training)
-        return maps
-
-    def get_config(self):
-        parts = [keras.saving.serialize_keras_object(part) for part in self.parts]
-        return super().get_config() | {"parts": parts}
 
 
 class ConvStack(keras.layers.Layer):

@@ -6,6 +6,10 @@ part's metric, and returns the weighted sum.
     multi = MultiLoss([LossCfg("mse", 1.0), LossCfg(MelLoss(), 45.0, "mel")])
     model.compile(optimizer, loss=multi, metrics=multi.metrics)
 
+A training step of one's own needs no metrics to see the parts:
+
+    total, parts = multi.compute(y_true, y_pred)
+
 A part can take one output of several. Keras calls a loss with one after the other, unless it is one
 of a list and the outputs are no list (or the other way round: a tuple):
 
@@ -21,7 +25,6 @@ There the name of any output will do. A part can itself be a MultiLoss:
 """
 
 import dataclasses
-import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,9 +32,6 @@ from typing import Any
 import keras
 from keras import ops
 from keras.src.losses.loss import unscale_loss_for_distribution
-
-# The metrics in use, by (key of their MultiLoss, name): see MeanParts.from_config.
-_METRICS = weakref.WeakValueDictionary()
 
 
 @dataclasses.dataclass
@@ -67,33 +67,35 @@ class LossCfg:
 class MeanParts(keras.metrics.Mean):
     """Running mean of one part's unweighted values, fed by its `MultiLoss` alone.
 
+    `model.save` writes the loss and the metrics of `compile` one after the other. A saved metric
+    holds its loss, which Keras knows to be that of `compile`, so that loading gives this one's
+    metric, and none that nothing feeds.
+
     Args:
         name: The part's name.
-        key: Which `MultiLoss` feeds it; see `from_config`.
+        loss: The `MultiLoss`.
     """
 
-    def __init__(self, name, key=None, dtype=None):
-        super().__init__(name=name.replace("/", "_"), dtype=dtype)  # a scope's name has no slash
+    def __init__(self, name, loss):
+        super().__init__(name=name.replace("/", "_"))  # a scope's name has no slash
         self.name = name
-        self.key = key
+        self._loss = weakref.ref(loss)  # which holds this metric
 
     def update_state(self, *args, **kwargs):
         """Does nothing: this is Keras' own call, with y_true and y_pred."""
 
-    def mean_update_state(self, value, sample_weight=None):
+    def add(self, value, sample_weight=None):
         """Adds the part's value for a batch, weighted by the number of examples in it."""
         super().update_state(value, sample_weight)
 
     def get_config(self):
-        return {"name": self.name, "key": self.key}
+        loss = keras.saving.serialize_keras_object(self._loss())
+        return {"name": self.name, "loss": loss}
 
     @classmethod
     def from_config(cls, config):
-        # `model.save` writes the loss and the metrics of `compile` independently. Loading them
-        # must not make a metric that no loss feeds, so the loss, which is loaded first, leaves
-        # its metrics where this finds them.
-        existing = _METRICS.get((config["key"], config["name"]))
-        return cls(**config) if existing is None else existing
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return next(metric for metric in loss.metrics if metric.name == config["name"])
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -101,24 +103,22 @@ class MultiLoss(keras.losses.Loss):
     """Weighted sum of losses of one output, which may be a structure.
 
     A part that is a MultiLoss is shown with its own parts, as "part/inner part"; the weights of
-    these count in its value. It is computed for the outermost MultiLoss, whose metrics and values
-    alone are filled.
+    these count in its value. It is computed for the outermost MultiLoss, whose metrics alone are
+    filled.
 
     Args:
         parts: `LossCfg` objects, or their serialised form (dicts).
         name: Name of the loss.
-        key: Set when a saved loss is loaded, to find its metrics.
 
     Attributes:
         metrics: One `MeanParts` a part, those of nested ones after their own, for
             `compile(metrics=...)`.
-        values: The unweighted values of the last call, by the metrics' names.
 
     Raises:
         ValueError: No parts, or two of one name.
     """
 
-    def __init__(self, parts: Sequence[LossCfg], name="multi_loss", key=None):
+    def __init__(self, parts: Sequence[LossCfg], name="multi_loss"):
         super().__init__(name=name)
         self.parts = [p if isinstance(p, LossCfg) else LossCfg(**p) for p in parts]
         if not self.parts:
@@ -127,10 +127,7 @@ class MultiLoss(keras.losses.Loss):
         for name in names:
             if names.count(name) > 1 or name == "loss":
                 raise ValueError(f"name: {name!r} is taken; give each LossCfg a name of its own")
-        self.key = key or uuid.uuid4().hex
-        self.metrics = [MeanParts(name, self.key) for name in names]
-        self.values = {}
-        _METRICS.update({(self.key, metric.name): metric for metric in self.metrics})
+        self.metrics = [MeanParts(name, self) for name in names]
 
     def _names(self):
         names = []
@@ -140,26 +137,31 @@ class MultiLoss(keras.losses.Loss):
         return names
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        """The weighted sum, a scalar.
+        """The total of `compute`, whose parts go to `metrics`: what Keras calls."""
+        total, parts = self.compute(y_true, y_pred, sample_weight)
+        there = [y for y in keras.tree.flatten(y_pred) if y is not None]
+        examples = ops.shape(there[0])[0]
+        for metric in self.metrics:
+            if metric.name in parts:
+                metric.add(parts[metric.name], examples)
+        return total
+
+    def compute(self, y_true, y_pred, sample_weight=None):
+        """The weighted sum and what it is made of.
 
         Args:
             y_true, y_pred: What the parts take: (batch, samples) for the waveform losses of this
                 package, or mappings or lists of which each part takes its `of`.
             sample_weight: As in Keras, (batch,) or what the parts broadcast.
 
+        Returns:
+            The total, a scalar, scaled as Keras scales losses: on several replicas it is this
+            one's share of their mean. And the unweighted values of the parts, by the metrics'
+            names, not scaled.
+
         Raises:
             ValueError: An entry that a part takes isn't there.
         """
-        total, self.values = self._compute(y_true, y_pred, sample_weight)
-        there = [y for y in keras.tree.flatten(y_pred) if y is not None]
-        examples = ops.shape(there[0])[0]
-        for metric in self.metrics:
-            if metric.name in self.values:
-                metric.mean_update_state(self.values[metric.name], examples)
-        return total
-
-    def _compute(self, y_true, y_pred, sample_weight):
-        """The weighted sum, and the unweighted values of the parts by name."""
         total, values = 0.0, {}
         for part in self.parts:
             pred = _entry(part, y_pred, "y_pred")
@@ -171,11 +173,9 @@ class MultiLoss(keras.losses.Loss):
                 pred = keras.tree.map_structure(ops.stop_gradient, pred)
             inner = {}
             if isinstance(part.loss, MultiLoss):
-                value, inner = part.loss._compute(true, pred, sample_weight)
+                value, inner = part.loss.compute(true, pred, sample_weight)
             else:
                 value = part.loss(true, pred, sample_weight)
-            # Keras divides every loss by the number of replicas, so that their sum is the mean.
-            # The total has to stay so; what is shown is undone.
             values[part.name] = unscale_loss_for_distribution(value)
             values |= {f"{part.name}/{name}": of_part for name, of_part in inner.items()}
             if part.weight:
@@ -194,7 +194,6 @@ class MultiLoss(keras.losses.Loss):
                 for part in self.parts
             ],
             "name": self.name,
-            "key": self.key,
         }
 
 

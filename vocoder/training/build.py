@@ -4,10 +4,10 @@ import dataclasses
 
 from vocoder import registry
 from vocoder.config import RunConfig
-from vocoder.discriminators.build import build_discriminators
+from vocoder.discriminators.combined import build_discriminators
 from vocoder.errors import InputError
 from vocoder.layers.weight_norm import adopt_weights
-from vocoder.losses.build import build_discriminator_loss, build_multi_loss
+from vocoder.losses.terms import build_discriminator_loss, build_multi_loss
 from vocoder.paths import user_path
 from vocoder.safe_files import load_discriminators, load_generator
 from vocoder.training.gan import AdversarialTrainer

@@ -3,7 +3,6 @@
 checkpoints/step-00001000/
     state.index, state.data-*   weights, optimizer, step, best value (`tf.train.Checkpoint`)
     generator.keras             the generator for inference, averaged if there is an average
-    means.json                  the means of a curve since its last point, by name
     info.json                   step, the measure that tells the best, its value in validation, how
                                 many seconds the run had trained
 """
@@ -30,14 +29,11 @@ from vocoder.training.run_folder import (
     complete,
     examine,
     offer,
-    read_json,
     reason_of,
 )
 from vocoder.training.trainer import Trainer
 
 log = logging.getLogger("vocoder")
-
-MEANS = "means.json"
 
 
 def to_resume(resume: str | None, run: Path) -> Path | None:
@@ -135,11 +131,8 @@ class Checkpoints:
                 shutil.rmtree(partial) if folder else partial.unlink()
         self._state = tf.train.Checkpoint(**trainer.state, step=self.step, best=self.best)
 
-    def restore(self, checkpoint: Path) -> int:
-        """Restores everything and returns the step.
-
-        The best value stays behind if it is one of another measure, and the mean of a loss that
-        had another name.
+    def restore(self, checkpoint: Path) -> None:
+        """Restores everything; but the best value only if it is one of the same measure.
 
         Raises:
             InputError: The checkpoint is damaged, or does not fit the generator or optimizer of
@@ -165,7 +158,7 @@ class Checkpoints:
                 f"trainer.resume: {checkpoint / INFO}: says step {info['step']}, but the state is "
                 f"that of step {int(self.step)}"
             )
-        self._restore_means(checkpoint / MEANS)
+        self.trainer.step = info["step"]
         self.trainer.seconds = info["seconds"]
         if info["measure"] != self.measure:
             self.best.assign(np.nan)
@@ -173,19 +166,6 @@ class Checkpoints:
                 f"trainer.best: {checkpoint} went by {info['measure']}; the best by {self.measure} "
                 "is looked for from here on"
             )
-        return int(self.step)
-
-    def _restore_means(self, path):
-        try:
-            means = read_json(path)
-        except InputError:  # of a run of before, or damaged: a curve's next point begins here
-            return
-        for metric in self.trainer.metrics:
-            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
-                values = [float(value) for value in means[metric.name]]
-                if len(values) == len(metric.variables):
-                    for variable, value in zip(metric.variables, values, strict=True):
-                        variable.assign(value)
 
     def improves(self, value: float | None) -> bool:
         """Whether `value` is better than the best so far; None, NaN and infinity never are."""
@@ -207,9 +187,6 @@ class Checkpoints:
         if self.improves(value):
             self.best.assign(value)
         self.step.assign(step)
-        # Reading the means of several workers takes all of them, writing a checkpoint one.
-        metrics = self.trainer.metrics
-        means = {m.name: [float(variable.numpy()) for variable in m.variables] for m in metrics}
         if not self.writes:
             return
         value = value if value is not None and math.isfinite(value) else None
@@ -219,7 +196,7 @@ class Checkpoints:
         partial = final.with_name(f".{final.name}.partial")
         try:
             partial.mkdir(parents=True)
-            self._write(partial, info, means)
+            self._write(partial, info)
             _publish(partial, final)
             # What to synthesise with is at hand at the top of the run, also while it is going on.
             offer(final, self.run)
@@ -231,11 +208,10 @@ class Checkpoints:
             ) from error
         self._prune()
 
-    def _write(self, folder, info, means):
+    def _write(self, folder, info):
         self._state.write(str(folder / "state"))
         with self.trainer.averaged_weights():
             self.trainer.generator.folded().save(folder / GENERATOR)
-        (folder / MEANS).write_text(json.dumps(means))
         (folder / INFO).write_text(json.dumps(info))
 
     def _prune(self) -> None:

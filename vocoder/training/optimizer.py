@@ -26,6 +26,12 @@ class AdamW(keras.optimizers.AdamW):
         updated = (self._iterations + 1) % self.gradient_accumulation_steps == 0
         ops.cond(updated, lambda: average(trainable_variables), lambda: None)
 
+    def finalize_variable_values(self, var_list):
+        """Leaves the weights as they are at the end of `fit`; Keras would make them the averages.
+
+        Training goes on from them, be it in another `fit` or from a checkpoint.
+        """
+
     def pass_to(self, share: float) -> None:
         """Tells the schedule which share of the run is over, from 0 to 1."""
         if isinstance(self._learning_rate, Cosine):

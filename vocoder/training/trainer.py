@@ -19,40 +19,46 @@ ADDED = "added_losses"
 class Trainer(keras.Model):
     """What every trainer is: a generator, with steps that are right on any number of devices.
 
-    Batches are (mel, waveform): (batch, frames, n_mels) and (batch, samples). A subclass defines
-    `train_step`, which sees the batch of all replicas: what each does with its share runs
-    `on_replicas`, and then their gradients go through `update` together. So gradients are clipped
-    and accumulated after they have been summed, and a NaN on one replica stops the step on all.
-    Keras' own step does these per replica, and its optimizers can't be called in a condition there.
+    A Keras model: `compile`, `fit`, `evaluate` and callbacks are Keras'. Batches are (mel,
+    waveform): (batch, frames, n_mels) and (batch, samples). Two things are its own, as Keras' step
+    can't be right on several replicas here: that clips and accumulates gradients before they are
+    summed over the replicas, and its optimizers can't be called under a condition.
 
-    A step at which a loss, a part or the norm of the gradients is NaN or infinite leaves everything
-    as it was: weights, optimizers, batch statistics, and the means that the curves show. That norm,
-    before clipping, is a metric, `gradient_norm`.
+    - `train_step` sees the batch of all replicas: what each does with its share runs
+      `on_replicas`, and their gradients go through `update` together. So gradients are clipped and
+      accumulated after they have been summed, and a NaN on one replica stops the step on all.
+    - A step at which a loss, a part or the norm of the gradients is NaN or infinite leaves
+      everything as it was: weights, optimizers, batch statistics, metrics. That norm, before
+      clipping, is a metric, `gradient_norm`.
 
-    What layers of the generator add to the loss, by `add_loss` or a regulariser, counts in the
-    total and is a metric, `added_losses`. A variable without a gradient is left out, with a
-    warning.
+    `evaluate` measures the weights' moving averages, if the optimizer has any. What layers of the
+    generator add to the loss, by `add_loss` or a regulariser, counts in the total and is a metric,
+    `added_losses`. A variable without a gradient is left out, with a warning.
 
     Args:
         generator: A `vocoder.generators.Generator`.
 
     Attributes:
-        wishes: Variables of this process alone, by name, such as for an end of the run. The logs of
-            a step have their means over all replicas, so that all workers learn of one's wish at
-            the same step.
-        seconds: How long the run had trained, over all sessions, at its last checkpoint.
+        step: How many steps have been made, over all sessions of the run.
+        seconds: How long they took.
+        announced: Variables of this process alone, by name. The logs of a step have their means
+            over all replicas, so that all workers learn of it at the same step.
+        interrupted: Whether `fit` is about to end in the middle of an epoch, which then is not
+            evaluated.
     """
 
     def __init__(self, generator):
         # Compiling looks at this model's policy to see whether the loss is to be scaled.
         super().__init__(name="trainer", dtype=generator.dtype_policy)
         self.generator = generator
-        self.wishes = {}
+        self.step = 0
+        self.seconds = 0.0
+        self.announced = {}
+        self.interrupted = False
         self.total = keras.metrics.Mean("loss", dtype="float32")
         self.gradient_norm = keras.metrics.Mean("gradient_norm", dtype="float32")
         self.added = keras.metrics.Mean(ADDED, dtype="float32")
         self.adds_losses = False
-        self.seconds = 0.0
         self._without_gradient = set()
         if not generator.built:
             generator.build((None, None, generator.n_mels))
@@ -69,9 +75,25 @@ class Trainer(keras.Model):
             self.generator(tf.zeros((1, 32, self.generator.n_mels)), training=True)
         self.adds_losses = bool(scope.losses or self.generator.losses)
 
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The means of the total, of every part, and of the gradients' norm."""
+        added = [self.added] if self.adds_losses else []
+        return [self.total, *self.loss.metrics, *added, self.gradient_norm]
+
     def make_train_function(self, force=False):
         if self.train_function is None or force:
-            self.train_function = self._function(self.train_step)
+            function = self._train_function()
+
+            def counted(iterator):
+                logs = function(iterator)
+                self.step += 1
+                return logs
+
+            self.train_function = counted
+
+    def _train_function(self):
+        return self._function(self.train_step)
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
@@ -91,48 +113,66 @@ class Trainer(keras.Model):
         the logs are read outside of the replicas, where TensorFlow sums the state of metrics.
         """
 
+    def evaluate(self, *arguments, **keywords):
+        """As in Keras, of the averaged weights; nothing once the run is interrupted."""
+        if self.interrupted:
+            return {}
+        with self.averaged_weights():
+            return super().evaluate(*arguments, **keywords)
+
     def on_replicas(self, function, *arguments):
         """Runs `function` on every replica, with its part of the arguments."""
         return self.distribute_strategy.run(function, args=arguments)
 
     def keep(self, variables) -> list:
-        """What Keras' variables are now, on every replica of this process, for `put_back`."""
+        """What variables are now, on every replica of this process, for `put_back_unless`."""
         replicas = self.distribute_strategy.experimental_local_results
         return [(one, one.value()) for v in variables for one in replicas(v.value)]
 
-    @contextlib.contextmanager
-    def all_or_nothing(self):
-        """What a step changes on its way, it changes only if all that is in its logs is finite.
-
-        Weights and optimizers are not meant: those are stepped by `update`.
-
-        Yields:
-            The logs, to be filled.
-        """
-        kept = self.keep(self._passed_through)
-        logs = {}
-        yield logs
-        put_back_unless(self._finite(logs), kept)
-
     @property
-    def _passed_through(self):
+    def passed_through(self) -> list:
         """Variables that change before it is known whether a step will be made."""
-        return [*self.generator.non_trainable_variables, *self.metrics_variables]
+        return self.generator.non_trainable_variables
 
-    def update(self, optimizer, variables, gradients, values, norms, allowed=True):
+    def finish(self, logs, kept) -> dict:
+        """Ends a step: one that went wrong leaves no trace, any other is counted by the metrics.
+
+        Args:
+            logs: What the step computed, scalars by name.
+            kept: What `passed_through` was before.
+
+        Returns:
+            The logs.
+        """
+        finite = self._finite(logs)
+        put_back_unless(finite, kept)
+        counted = {}  # with float16, the norm may be infinite by itself
+        for name, value in logs.items():
+            counts = tf.logical_and(finite, tf.math.is_finite(value))
+            counted[name] = tf.where(counts, value, 0.0), tf.cast(counts, "float32")
+        self.on_replicas(self._count, counted)
+        return logs
+
+    def _count(self, values):
+        """Adds (value, weight), by name, to the metrics of these names."""
+        for metric in self.metrics:
+            if metric.name in values:
+                # Parts of a loss take no `update_state`, which is Keras' call.
+                keras.metrics.Mean.update_state(metric, *values[metric.name])
+
+    def update(self, optimizer, variables, gradients, values, norm_name, allowed=True):
         """Steps an optimizer, if everything is finite.
 
         Args:
             optimizer: Built for `variables`.
             gradients: Of the loss that Keras has scaled for replicas and precision, per replica.
             values: What the step computed, scalars by name, per replica.
-            norms: Metric that gets the norm of the gradients.
+            norm_name: What the norm of the gradients is called in the logs.
             allowed: False, here or as a tensor, forbids it.
 
         Returns:
-            The means of `values` over the replicas, with the norm under the name of its metric, and
-            with those of `wishes` if the optimizer is the generator's, which every step calls once;
-            and whether the variables were stepped.
+            The means of `values` over the replicas, with the norm; and whether the variables were
+            stepped.
         """
         strategy = self.distribute_strategy
         pairs = self._with_gradient(gradients, variables)
@@ -141,8 +181,7 @@ class Trainer(keras.Model):
         # Scaling the loss scaled its gradients.
         scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), "float32")
         norm = tf.linalg.global_norm([tf.convert_to_tensor(g) for g in gradients]) / scale
-        wishes = self.wishes if optimizer is self.optimizer else {}
-        logs = self._means(values, wishes) | {norms.name: norm}
+        logs = self._means(values) | {norm_name: norm}
 
         def apply():
             optimizer.apply_gradients(
@@ -153,9 +192,6 @@ class Trainer(keras.Model):
         stepped = tf.cond(
             tf.logical_and(allowed, self._finite(logs)), apply, lambda: tf.constant(False)
         )
-        finite = tf.math.is_finite(norm)
-        counted = tf.where(finite, norm, 0.0), tf.cast(finite, "float32")
-        self.on_replicas(lambda *counted: norms.update_state(*counted), *counted)
         return logs, stepped
 
     def _with_gradient(self, gradients, variables):
@@ -170,12 +206,15 @@ class Trainer(keras.Model):
             raise InputError("loss: it depends on no variable of the network, which can't learn")
         return pairs
 
-    def _means(self, values, wishes):
+    def announce(self, values) -> dict:
+        """The values of a replica, with what its process announces."""
+        return values | {name: variable.value() for name, variable in self.announced.items()}
+
+    def _means(self, values):
         """The means over all replicas, in one reduction."""
-        names = [*values, *wishes]
-        vector = self.on_replicas(lambda v: tf.stack([*v.values(), *wishes.values()]), values)
+        vector = self.on_replicas(lambda values: tf.stack([*values.values()]), values)
         reduced = self.distribute_strategy.reduce(tf.distribute.ReduceOp.MEAN, vector, axis=None)
-        return dict(zip(names, tf.unstack(reduced, len(names)), strict=True))
+        return dict(zip(values, tf.unstack(reduced, len(values)), strict=True))
 
     def _finite(self, logs):
         judged = [value for name, value in logs.items() if self._is_judged(name)]
@@ -191,40 +230,38 @@ class Trainer(keras.Model):
         return [n for n, value in logs.items() if self._is_judged(n) and not np.isfinite(value)]
 
     def test_step(self, data):
-        self.on_replicas(self._test_replica, data)
-        measured = {"loss", *self.loss.values} | ({ADDED} if self.adds_losses else set())
-        means = self.get_metrics_result()
-        return {name: value for name, value in means.items() if name in measured}
+        names = self.on_replicas(self._measure, data)
+        return {m.name: m.result() for m in self.metrics if m.name in names}
 
-    def _test_replica(self, data):
+    def _measure(self, data):
         mel, waveform = data
         y_pred = self(mel, training=False)
-        loss = self.loss(self._measured(waveform), self._measured(y_pred))
-        self._total(loss, self.generator.losses, mel)
+        added = self.generator.losses
+        _, values = self._compute(self._measured(waveform), self._measured(y_pred), added)
+        examples = tf.shape(waveform)[0]
+        self._count({name: (value, examples) for name, value in values.items()})
+        return values
 
     def _measured(self, waveform):
-        """What the loss is called with in validation."""
+        """What the loss takes in validation."""
         return waveform
 
-    def _total(self, loss, added, mel):
-        """The total, with the metrics of it.
+    def _compute(self, y_true, y_pred, added):
+        """The total with all that belongs to it, and its values by name.
 
         Args:
-            loss: Of `self.loss`, as Keras has scaled it for replicas.
-            added: What layers add to it, not scaled.
-            mel: (batch, frames, n_mels).
+            y_true, y_pred: What the loss takes.
+            added: What layers add to the loss.
 
         Returns:
-            The total, scaled likewise, and what of it is to be logged by name.
+            The total, scaled as Keras scales losses for replicas, and what is to be logged.
         """
-        examples, values = tf.shape(mel)[0], {}
+        total, values = self.loss.compute(y_true, y_pred)
+        replicas = self.distribute_strategy.num_replicas_in_sync
         if added:
-            values[ADDED] = sum(tf.reduce_sum(tf.cast(one, loss.dtype)) for one in added)
-            self.added.update_state(values[ADDED], sample_weight=examples)
-            loss = loss + values[ADDED] / self.distribute_strategy.num_replicas_in_sync
-        values["loss"] = loss * self.distribute_strategy.num_replicas_in_sync
-        self.total.update_state(values["loss"], sample_weight=examples)
-        return loss, values
+            values[ADDED] = sum(tf.reduce_sum(tf.cast(one, total.dtype)) for one in added)
+            total = total + values[ADDED] / replicas
+        return total, {"loss": total * replicas} | values
 
     def pass_to(self, share: float) -> None:
         """Tells the schedules which share of the run is over, from 0 to 1."""
@@ -237,9 +274,6 @@ class Trainer(keras.Model):
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
         return [self.optimizer]
 
-    def at_step(self, step: int) -> None:
-        """Tells which step comes next, counted from 0 over all sessions of the run."""
-
     @property
     def state(self) -> dict:
         """What a checkpoint of training holds, by name."""
@@ -248,25 +282,6 @@ class Trainer(keras.Model):
         state = {"model": self.generator, "optimizer": self.optimizer}
         # TensorFlow finds those of random layers nowhere.
         return state | ({"seeds": seeds} if seeds else {})
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """The means that a curve shows: of the total, of every part, and of the gradient's norm."""
-        added = [self.added] if self.adds_losses else []
-        return [self.total, *self.loss.metrics, *added, self.gradient_norm]
-
-    def means(self) -> dict[str, float]:
-        """What the metrics have gathered since they were reset, without those that met nothing."""
-        return {m.name: float(m.result()) for m in self.metrics if m.count.numpy()}
-
-    @contextlib.contextmanager
-    def means_aside(self):
-        """Puts what the metrics have gathered aside, for an evaluation."""
-        kept = self.keep(self.metrics_variables)
-        try:
-            yield
-        finally:
-            put_back(kept)
 
     @contextlib.contextmanager
     def averaged_weights(self):
@@ -291,33 +306,28 @@ class ReconstructionTrainer(Trainer):
     """Trains a generator on the distance between what it makes and the recording."""
 
     def train_step(self, data):
-        with self.all_or_nothing() as logs:
-            gradients, values = self.on_replicas(self._gradients, data)
-            variables = self.generator.trainable_variables
-            logs |= self.update(self.optimizer, variables, gradients, values, self.gradient_norm)[0]
-        return logs
+        kept = self.keep(self.passed_through)
+        gradients, values = self.on_replicas(self._gradients, data)
+        variables = self.generator.trainable_variables
+        logs, _ = self.update(self.optimizer, variables, gradients, values, "gradient_norm")
+        return self.finish(logs, kept)
 
     def _gradients(self, data):
         mel, waveform = data
         with tf.GradientTape() as tape:
-            loss = self.loss(waveform, self(mel, training=True))
-            loss, values = self._total(loss, self.generator.losses, mel)
+            y_pred = self(mel, training=True)
+            loss, values = self._compute(waveform, y_pred, self.generator.losses)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.generator.trainable_variables)
-        return gradients, values | self.loss.values
-
-
-def put_back(kept) -> None:
-    """Makes variables what they were when `Trainer.keep` was called."""
-    for variable, value in kept:
-        variable.assign(value)
+        return gradients, self.announce(values)
 
 
 def put_back_unless(condition, kept) -> None:
-    """Likewise, in a graph too."""
+    """Makes variables what they were when `Trainer.keep` was called, unless `condition` holds."""
 
-    def undo():
-        put_back(kept)
+    def put_back():
+        for variable, value in kept:
+            variable.assign(value)
         return True
 
-    tf.cond(condition, lambda: False, undo)
+    tf.cond(condition, lambda: False, put_back)

@@ -1,19 +1,21 @@
-"""What metrics say of validation utterances, and which values can tell the best checkpoint."""
+"""What is measured and written at a validation beside the losses, and what tells the best."""
 
 import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from vocoder.audio import MelSpectrogram
+from vocoder.config import AudioConfig
 from vocoder.errors import InputError, printable
-from vocoder.losses.build import FEATURES
-from vocoder.training.log import COLUMNS, TRAINING
+from vocoder.losses.terms import FEATURES
+from vocoder.training.log import COLUMNS, TRAINING, RunLog
 from vocoder.training.trainer import Trainer
 
 log = logging.getLogger("vocoder")
 
 
-class Ratings:
+class UtteranceMetrics:
     """Metrics of whole utterances, each as the mean over all of them.
 
     Args:
@@ -55,6 +57,48 @@ class Ratings:
                     if not np.isnan(value):
                         found[name].append(value)
         return {n: float(np.mean(values)) if values else np.nan for n, values in found.items()}
+
+
+class Samples:
+    """What is to be heard and seen of a validation.
+
+    Args:
+        utterances: [(name, mel, waveform), ...] to synthesise.
+        audio: Settings of the mel.
+        log: Where to write.
+
+    Attributes:
+        paths: (original, synthesised) of each at the last validation.
+    """
+
+    def __init__(self, utterances: Sequence, audio: AudioConfig, log: RunLog):
+        self.utterances = utterances
+        self.sample_rate = audio.sample_rate
+        self.mel = MelSpectrogram(**vars(audio))
+        self.log = log
+        self.paths = []
+
+    def write(self, step: int, synthesize: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Synthesises and writes; what can't be written is told and left out.
+
+        Args:
+            step: Training step.
+            synthesize: (frames, n_mels) -> (samples,).
+        """
+        paths = []
+        for name, mel, waveform in self.utterances:
+            synthesised = synthesize(mel)
+            synthesised_mel = np.asarray(self.mel(synthesised[None]))[0]
+            try:
+                paths.append(
+                    self.log.sample(
+                        step, name, waveform, synthesised, mel, synthesised_mel, self.sample_rate
+                    )
+                )
+            except InputError as error:  # the loss of a sample is no reason to end a run
+                line = f"sample of {name} at step {step} is left out: {error}"
+                log.warning("%s", printable(line))
+        self.paths = paths
 
 
 def higher_is_better(best: str, trainer: Trainer, metrics: Sequence) -> bool:

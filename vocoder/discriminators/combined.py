@@ -1,19 +1,64 @@
-"""From the `discriminator` node of a config to `Discriminators`."""
+"""Several discriminators as one, and how the `discriminator` node of a config makes them."""
 
 from collections.abc import Mapping
 
+import keras
 from keras import ops
 
 from vocoder import registry
-from vocoder.discriminators.base import Discriminators
+from vocoder.config import check_list
+from vocoder.discriminators.base import MOST_PARTS, Discriminator
 from vocoder.errors import InputError
 
 LONGEST = 2**20  # samples of a segment
 
 
+@keras.saving.register_keras_serializable("vocoder")
+class CombinedDiscriminator(Discriminator):
+    """Several discriminators as one: it has all their sub-discriminators.
+
+    Args:
+        parts: `Discriminator` objects, or their serialised form (dicts).
+        name, dtype: As in every Keras model; the parts keep their own dtype.
+
+    Raises:
+        ValueError: "parts: reason".
+    """
+
+    def __init__(self, parts, name="discriminators", dtype=None):
+        super().__init__(name, dtype)
+        check_list("parts", parts, MOST_PARTS)
+        self.parts = [
+            keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
+            for part in parts
+        ]
+        if not all(isinstance(part, Discriminator) for part in self.parts):
+            raise ValueError("parts: must be discriminators")
+        self.sub_discriminators = [name for part in self.parts for name in part.sub_discriminators]
+        for name in self.sub_discriminators:
+            if self.sub_discriminators.count(name) > 1:
+                raise ValueError(f"parts: {name} is there twice; give the parts different names")
+
+    def build(self, input_shape=None):
+        for part in self.parts:
+            if not part.built:
+                part.build(input_shape)
+        self.built = True
+
+    def call(self, waveform, training=False):
+        maps = {}
+        for part in self.parts:
+            maps |= part(waveform, training=training)
+        return maps
+
+    def get_config(self):
+        parts = [keras.saving.serialize_keras_object(part) for part in self.parts]
+        return super().get_config() | {"parts": parts}
+
+
 def build_discriminators(
     node: Mapping, dtype: str | None = None, segment_length: int | None = None
-) -> Discriminators | None:
+) -> CombinedDiscriminator | None:
     """Builds `{parts: {PREFIX: {name: DISCRIMINATOR, argument: value, ...}, ...}}`.
 
     Args:
@@ -42,7 +87,7 @@ def build_discriminators(
     if not parts:
         return None
     try:
-        discriminators = Discriminators(parts, dtype=dtype)
+        discriminators = CombinedDiscriminator(parts, dtype=dtype)
     except ValueError as error:
         raise InputError(f"discriminator.{error}") from error
     discriminators.build()

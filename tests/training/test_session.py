@@ -1,4 +1,4 @@
-"""What happens between the steps, in this process; whole runs are in tests/test_train.py."""
+"""Sessions of a run in this process; whole runs are in tests/test_train.py."""
 
 import contextlib
 import logging
@@ -15,14 +15,14 @@ from vocoder.config import AudioConfig, TrainerConfig
 from vocoder.errors import InputError
 from vocoder.evaluation.metric import Measure, Metric
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
-from vocoder.training import loop as loop_module
+from vocoder.training import session as session_module
 from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.interruption import Interrupted, Interruption
 from vocoder.training.log import RunLog, read_losses
-from vocoder.training.loop import TrainingLoop
 from vocoder.training.optimizer import build_optimizer
+from vocoder.training.session import Session
 from vocoder.training.trainer import ReconstructionTrainer
-from vocoder.training.validation import Ratings
+from vocoder.training.validation import Samples, UtteranceMetrics
 
 AUDIO = AudioConfig(n_fft=64, hop_length=16, win_length=64, n_mels=10)
 MARK = 3.0  # a sample that makes a step go wrong
@@ -75,22 +75,22 @@ def train(
     )
     trainer.compile(build_optimizer(config), loss=multi)
     checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints, True, *measure)
-    start = checkpoints.restore(complete(folder)[-1]) if complete(folder) else 0
+    if complete(folder):
+        checkpoints.restore(complete(folder)[-1])
     utterances = [("a.wav", mel[0, 0], np.zeros(128, np.float32))] * utterances
-    ratings = Ratings(metrics, utterances, sample_rate=100)
+    measured = UtteranceMetrics(metrics, utterances, sample_rate=100)
     names = ["loss", *(part.name for part in multi.parts)]
-    log = RunLog(folder, names, start, metrics=ratings.names)
-    validation = tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5)))
-    loop = TrainingLoop(
-        config, AUDIO, log, checkpoints, validation,
-        [(name, mel[0, 0, :frames], wave[0, 0, : 16 * frames]) for name, frames in samples],
-        lambda i: [f"{i}a.wav", f"{i}\udce9.wav"], ratings, interruption,
+    log = RunLog(folder, names, trainer.step, metrics=measured.names)
+    heard = [(name, mel[0, 0, :frames], wave[0, 0, : 16 * frames]) for name, frames in samples]
+    session = Session(
+        config, log, checkpoints,
+        tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5))), None,
+        measured, Samples(heard, AUDIO, log),
+        lambda i: [f"{i}a.wav", f"{i}\udce9.wav"], interruption,
     )  # fmt: skip
-    batches = tf.data.Dataset.from_tensor_slices((mel, wave)).repeat().skip(start)
-    steps = config.max_steps - start
-    callbacks = [loop, *callbacks]
-    trainer.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)
-    return trainer, loop
+    batches = tf.data.Dataset.from_tensor_slices((mel, wave)).repeat()
+    session.fit(trainer, batches.skip, callbacks)
+    return trainer, session
 
 
 class Each(keras.callbacks.Callback):
@@ -103,7 +103,7 @@ class Each(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
-        self.after(batch + 1)
+        self.after(self.model.step)
 
 
 class Told(Metric):
@@ -151,9 +151,9 @@ def test_a_step_gone_wrong_is_skipped_and_told(case, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("log_every", "validate_every", "max_steps", "marked", "expected"),
     [
-        (100, 2, 5, (), {5: [1, 2, 3, 4, 5]}),
-        (3, 2, 8, (), {3: [1, 2, 3], 6: [4, 5, 6], 8: [7, 8]}),
-        (2, 5, 8, {1, 4}, {2: [2], 4: [3], 6: [5, 6], 8: [7, 8]}),
+        (100, 2, 5, (), {2: [1, 2], 4: [3, 4], 5: [5]}),
+        (3, 4, 8, (), {3: [1, 2, 3], 4: [4], 6: [5, 6], 8: [7, 8]}),
+        (2, 5, 8, {1, 4}, {2: [2], 4: [3], 5: [5], 6: [6], 8: [7, 8]}),
         (2, 3, 8, {3, 4, 8}, {2: [1, 2], 6: [5, 6], 8: [7]}),
     ],
 )
@@ -188,7 +188,7 @@ COSINE = {"schedule": "cosine", "warmup_steps": 2, "final_rate": 0.1, "learning_
 
 def test_minutes_end_the_run_and_its_schedule(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loop_module, "time", clock)
+    monkeypatch.setattr(session_module, "time", clock)
 
     def tick(step):
         clock.now += 12  # six steps within 1.2 minutes
@@ -198,22 +198,22 @@ def test_minutes_end_the_run_and_its_schedule(tmp_path, monkeypatch):
             clock.now += 1000  # which is no training
             return super().compute(*arguments)
 
-    def session(**settings):
+    def go_on(**settings):
         rated = [Slow(*range(20))]
-        each = Each(tick)  # after the loop, so that a step's time is seen at the next
+        each = Each(tick)  # after the session, so that a step's time is seen at the next
         often = {"log_every": 1, "validate_every": 3, "metrics": rated, "callbacks": [each]}
         return train(tmp_path, **often, **COSINE, **settings)
 
-    trainer, loop = session(max_steps=1000, max_minutes=1.2)
+    trainer, session = go_on(max_steps=1000, max_minutes=1.2)
     rates = points(tmp_path, name="learning_rate")
-    assert list(rates) == [1, 2, 3, 4, 5, 6, 7] and not loop.stopped
+    assert list(rates) == [1, 2, 3, 4, 5, 6, 7] and not session.stopped
     # The warm-up has two steps; then the rate falls by the minutes, to its end.
     falling = list(rates.values())[2:]
     assert falling == sorted(falling, reverse=True) and falling[0] > 5e-4
     assert rates[7] == pytest.approx(1e-4)
-    assert trainer.seconds == pytest.approx(72)
+    assert trainer.seconds == pytest.approx(84)
     # More minutes go on, from those that are over.
-    session(max_steps=1000, max_minutes=2.4)
+    go_on(max_steps=1000, max_minutes=2.6)
     rates = points(tmp_path, name="learning_rate")
     assert list(rates) == list(range(1, 15))
     assert 1e-4 < rates[8] < 9e-4 and rates[14] == pytest.approx(1e-4)
@@ -221,7 +221,7 @@ def test_minutes_end_the_run_and_its_schedule(tmp_path, monkeypatch):
 
 def test_minutes_that_do_not_end_the_run_change_nothing(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loop_module, "time", clock)
+    monkeypatch.setattr(session_module, "time", clock)
     each = Each(lambda step: setattr(clock, "now", clock.now + (8 if step == 1 else 9)))
     train(tmp_path / "a", callbacks=[each], log_every=1, max_minutes=1.25, **COSINE)
     train(tmp_path / "b", log_every=1, **COSINE)
@@ -229,19 +229,24 @@ def test_minutes_that_do_not_end_the_run_change_nothing(tmp_path, monkeypatch):
     assert first == second and len(first) == 8
 
 
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
-    intervals = {"log_every": 3, "validate_every": 2, "checkpoint_every": 100}
+@pytest.mark.parametrize(("signal", "saved"), [(3, 3), (4, 5)])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(signal, saved, tmp_path):
+    intervals = {"log_every": 3, "validate_every": 3, "checkpoint_every": 100}
     straight, _ = train(tmp_path / "straight", **intervals, **COSINE)
     signals = Interruption()
-    each = Each(lambda step: setattr(signals, "code", 143) if step == 4 else None)
+    each = Each(lambda step: setattr(signals, "code", 143) if step == signal else None)
     halves = tmp_path / "halves"
-    _, loop = train(halves, interruption=signals, callbacks=[each], **intervals, **COSINE)
-    assert loop.stopped and complete(halves)[-1].name == "step-00000005"
-    other, loop = train(halves, **intervals, **COSINE)
-    assert not loop.stopped
-    for split in ("train", "validation"):
-        expected = points(tmp_path / "straight", split)
-        assert points(halves, split) == {k: pytest.approx(v, rel=1e-4) for k, v in expected.items()}
+    _, session = train(halves, interruption=signals, callbacks=[each], **intervals, **COSINE)
+    assert session.stopped and complete(halves)[-1].name == f"step-{saved:08d}"
+    other, session = train(halves, **intervals, **COSINE)
+    assert not session.stopped
+    expected, found = (points(folder) for folder in (tmp_path / "straight", halves))
+    assert list(expected) == [3, 6, 8] and list(found) == sorted({3, 6, 8, saved})
+    if saved == 5:  # a point of its own
+        found[6] = (2 * found.pop(5) + found[6]) / 3
+    assert found == {step: pytest.approx(value, rel=1e-4) for step, value in expected.items()}
+    expected, found = (points(folder, "validation") for folder in (tmp_path / "straight", halves))
+    assert found == {step: pytest.approx(value, rel=1e-4) for step, value in expected.items()}
     for a, b in zip(straight.trainable_variables, other.trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -282,8 +287,8 @@ def test_an_interrupted_validation_is_done_again(tmp_path):
     train(tmp_path / "straight", metrics=[Told(*told)], **RATED)
     signals, halves = Interruption(), tmp_path / "halves"
     asking = Asking(signals, 2, *told)
-    _, loop = train(halves, metrics=[asking], interruption=signals, **RATED)
-    assert loop.stopped and list(points(halves, "validation")) == [0]
+    _, session = train(halves, metrics=[asking], interruption=signals, **RATED)
+    assert session.stopped and list(points(halves, "validation")) == [0]
     assert [path.name for path in complete(halves)] == ["step-00000004"]
     # Once more, before there is a step; then to the end, whose validation is not interrupted.
     signals = Interruption()
@@ -291,8 +296,8 @@ def test_an_interrupted_validation_is_done_again(tmp_path):
         train(halves, metrics=[Asking(signals, 0, 5, 5)], interruption=signals, **RATED)
     signals = Interruption()
     asking = Asking(signals, 2, *told[2:])
-    _, loop = train(halves, metrics=[asking], interruption=signals, **RATED)
-    assert not loop.stopped and float(loop.checkpoints.best) == 5
+    _, session = train(halves, metrics=[asking], interruption=signals, **RATED)
+    assert not session.stopped and float(session.checkpoints.best) == 5
     found, expected = (points(tmp_path / n, "validation", "told") for n in ("halves", "straight"))
     assert found == expected == {0: 1, 4: 5, 8: 3}
     assert [p.name for p in complete(halves)] == [p.name for p in complete(tmp_path / "straight")]
@@ -303,9 +308,9 @@ def test_an_output_that_nobody_reads_ends_the_run_with_its_work_saved(tmp_path):
     signals = Interruption()
     leave = Each(lambda step: os.close(read) if step == 2 else None)
     with open(write, "w") as closed, contextlib.redirect_stdout(closed):
-        _, loop = train(tmp_path, interruption=signals, checkpoint_every=100, callbacks=[leave])
+        _, session = train(tmp_path, interruption=signals, checkpoint_every=100, callbacks=[leave])
         print("into nothing", flush=True)
-    assert signals.code == 141 and loop.stopped
+    assert signals.code == 141 and session.stopped
     assert [path.name for path in complete(tmp_path)] == ["step-00000004"]
     # If nobody reads from the beginning, it ends there.
     read, write = os.pipe()
@@ -343,10 +348,10 @@ def test_a_metric_tells_the_best(tmp_path, capsys):
     told = Told(9.0, 1.0, NAN, 2.0, 2.0, 1.5, NAN, 1.0, 1.0)  # at steps 0 to 8
     often = {"validate_every": 1, "checkpoint_every": 100, "keep_checkpoints": 1}
     parts = [LossCfg(WaveformL1Loss(), 1.0, "l1")]
-    _, loop = train(tmp_path, set(), parts, [told], ("told", True), **often)
+    _, session = train(tmp_path, set(), parts, [told], ("told", True), **often)
     # Before the first step nothing is saved, so that value counts for nothing.
     assert [path.name for path in complete(tmp_path)] == ["step-00000003", "step-00000008"]
-    assert float(loop.checkpoints.best) == 2.0
+    assert float(session.checkpoints.best) == 2.0
     column = [row["told"] for row in read_losses(tmp_path) if row["split"] == "validation"]
     assert column == ["9", "1", "", "2", "2", "1.5", "", "1", "1"]
     assert capsys.readouterr().out.count("told nan") == 2
@@ -354,18 +359,18 @@ def test_a_metric_tells_the_best(tmp_path, capsys):
 
 def test_a_sample_may_be_shorter_than_the_window_of_its_mel(tmp_path, caplog):
     samples = [("1.wav", 1), ("2.wav", 2)]
-    _, loop = train(tmp_path, set(), L1, samples=samples, validate_every=8)
-    lengths = [len(soundfile.read(synthesised)[0]) for _, synthesised in loop.samples]
+    _, session = train(tmp_path, set(), L1, samples=samples, validate_every=8)
+    lengths = [len(soundfile.read(synthesised)[0]) for _, synthesised in session.samples.paths]
     assert lengths == [16, 32] and not caplog.records
 
 
 def test_a_sample_that_can_not_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/step-00000004").write_text("no folder")
-    _, loop = train(tmp_path, set(), L1, samples=[("\x1b.wav", 4)])
+    _, session = train(tmp_path, set(), L1, samples=[("\x1b.wav", 4)])
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("sample of \\x1b.wav at step 4 is left out: ")
     assert "can't be written" in line
-    assert [len(loop.samples), complete(tmp_path)[-1].name] == [1, "step-00000008"]
+    assert [len(session.samples.paths), complete(tmp_path)[-1].name] == [1, "step-00000008"]
     steps = {path.parent.name for path in tmp_path.rglob("*_synthesised.wav")}
     assert steps == {"step-00000000", "step-00000008"}

@@ -28,7 +28,7 @@ def build_multi_loss(
         node: The `loss` node; every term is one part, under its own name.
         sample_rate: Hz, for the losses that need it and don't say their own.
         segment_length: Samples of a training segment, on which every part is tried.
-        sub_discriminators: Their names, `Discriminators.sub_discriminators`.
+        sub_discriminators: Their names, `CombinedDiscriminator.sub_discriminators`.
 
     Raises:
         InputError: Names the key.

@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from vocoder.startup import command, import_keras
 
@@ -106,12 +105,14 @@ def pipeline_row(seconds: float) -> dict:
 class SummedByHand(keras.losses.Loss):
     """The weighted sum of losses, and besides whatever metrics there are."""
 
-    values = MappingProxyType({})  # parts that the trainer looks at: none
-
     def __init__(self, parts, metrics):
         super().__init__(name="summed")
         self.parts = parts
         self.metrics = metrics
+
+    def compute(self, y_true, y_pred):
+        """The total, and parts that the trainer looks at: none."""
+        return self(y_true, y_pred), {}
 
     def call(self, y_true, y_pred):
         for metric in self.metrics:
@@ -188,7 +189,7 @@ def flops_per_second_of_audio(generator) -> float:
     rate, hop = generator.audio.sample_rate, generator.audio.hop_length
     frames = 64
     function = tf.function(generator).get_concrete_function(
-        tf.TensorSpec((1, frames, generator.n_mels), tf.float32)
+        {"mel": tf.TensorSpec((1, frames, generator.n_mels), tf.float32)}
     )
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
@@ -200,13 +201,13 @@ def synthesis_row(name: str, seconds: float) -> dict:
     """Speed of the folded generator on windows as `vocoder.synthesize` cuts them."""
     vocoder = Vocoder(built(configured(f"generator={name}")).folded())
     shape = (1, WINDOWS[0], vocoder.audio.n_mels)
-    mel = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    vocoder.generate(mel)
+    features = {"mel": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    vocoder.generate(features)
     rates, times = [sgemm_rate()], []
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(times) < 3:
         start = time.perf_counter()
-        vocoder.generate(mel)
+        vocoder.generate(features)
         times.append(time.perf_counter() - start)
     rates.append(sgemm_rate())
     audio = WINDOWS[0] * vocoder.audio.hop_length / vocoder.audio.sample_rate
@@ -221,12 +222,12 @@ def synthesis_row(name: str, seconds: float) -> dict:
 
 
 def random_batch(config: RunConfig, size: int):
-    """Mels and waveforms of noise, `size` segments."""
+    """Features and waveforms of noise, `size` segments."""
     rng = np.random.default_rng(0)
     length = config.data.segment_length
     mel = rng.standard_normal((size, length // config.audio.hop_length, config.audio.n_mels))
     wave = 0.1 * rng.standard_normal((size, length))
-    return tf.constant(mel, tf.float32), tf.constant(wave, tf.float32)
+    return {"mel": tf.constant(mel, tf.float32)}, tf.constant(wave, tf.float32)
 
 
 def trainer_of(size: int, *overrides):
@@ -250,7 +251,7 @@ def adversarial_row(generator: str, rounds: int = 3) -> dict:
     recipe = ["discriminator=mpd_msd", "loss=hifigan", f"generator={generator}"]
     trainer, batch = trainer_of(4, *recipe)
     forward = tf.function(lambda: trainer.generator(batch[0], training=True))
-    judged = tf.function(lambda: trainer._step_discriminators({}, batch)[0])
+    judged = tf.function(lambda: trainer._update_discriminators(batch, trainer._make(batch))[0])
     whole = tf.function(lambda: trainer.train_step(batch))
     times = [median_seconds(function, rounds) for function in (forward, judged, whole)]
     return {

@@ -23,13 +23,14 @@ class OddGenerator(Generator):
         self.out = keras.layers.Dense(hop_length, kernel_regularizer=regulariser, dtype=dtype)
 
     def build(self, input_shape):
-        self.norm.build(input_shape)
-        self.out.build(input_shape)
+        self.norm.build(input_shape["mel"])
+        self.out.build(input_shape["mel"])
         if self.idle:
             self.unused = self.add_weight(shape=(3,), initializer="ones", name="unused")
         self.built = True
 
-    def call(self, mel, training=False):
+    def call(self, features, training=False):
+        mel = features["mel"]
         x = self.drop(self.norm(mel, training=training), training=training)
         waveform = ops.cast(ops.tanh(self.out(x)), "float32")
         waveform = ops.reshape(waveform, (ops.shape(mel)[0], -1))

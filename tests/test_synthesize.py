@@ -40,15 +40,15 @@ def command(*arguments):
 
 
 @pytest.mark.parametrize("frames", [1, 127, 128, 129, 1023, 1024, 1025, 3000])
-@pytest.mark.parametrize("reach", [0, 13, 60])
+@pytest.mark.parametrize("reach", [(0, 0), (13, 13), (60, 60), (40, 0), (3, 50)])
 def test_windows_tile_the_input(frames, reach):
     found = list(synthesize.windows(frames, reach))
     assert len({size for _, size, _ in found}) == 1
     position = 0
     for start, size, keep in found:
         assert keep.start == position and start >= 0 and start + size <= frames
-        assert start == 0 or keep.start - start >= reach  # as much context as the network sees
-        assert start + size == frames or start + size - keep.stop >= reach
+        assert start == 0 or keep.start - start >= reach[0]  # as much context as the network sees
+        assert start + size == frames or start + size - keep.stop >= reach[1]
         position = keep.stop
     assert position == frames
 
@@ -218,7 +218,7 @@ def test_an_hour_takes_less_than_two_gigabytes(model, tmp_path):
 
 @pytest.mark.parametrize("reach", [60, 135, 400])
 def test_no_window_grows_with_the_input(reach):
-    sizes = {next(synthesize.windows(frames, reach))[1] for frames in (20_000, 300_000)}
+    sizes = {next(synthesize.windows(frames, (reach, reach)))[1] for frames in (20_000, 300_000)}
     assert len(sizes) == 1 and sizes.pop() <= max(512, 8 * reach)
 
 
@@ -409,18 +409,19 @@ def test_samples_and_networks_with_nan(model, rng, tmp_path, capsys):
 
 
 def test_windows_and_batches_stay_below_what_is_asked_for(model, rng, monkeypatch):
-    assert next(synthesize.windows(3000, 13, most=200))[1] == 128
-    assert next(synthesize.windows(3000, 60, most=200))[1] == 256  # which its reach needs
+    assert next(synthesize.windows(3000, (13, 13), most=200))[1] == 128
+    assert next(synthesize.windows(3000, (60, 60), most=200))[1] == 256  # which its reach needs
     loaded = vocoder.load(model)
     generate, sizes = loaded.generate, []
 
-    def counted(mel):
-        sizes.append(mel.shape[0] * mel.shape[1])
-        return generate(mel)
+    def counted(features):
+        sizes.append(features["mel"].shape[0] * features["mel"].shape[1])
+        return generate(features)
 
     monkeypatch.setattr(loaded, "generate", counted)
     mel = rng.standard_normal((30, 40, 80)).astype(np.float32)
-    np.testing.assert_allclose(loaded.synthesize(mel)[[0, 29]], generate(mel[[0, 29]]), atol=1e-5)
+    expected = generate({"mel": mel[[0, 29]]})
+    np.testing.assert_allclose(loaded.synthesize(mel)[[0, 29]], expected, atol=1e-5)
     assert max(sizes) <= synthesize.BATCH_FRAMES["CPU"]
 
 
@@ -442,10 +443,10 @@ def test_too_little_memory_costs_the_inputs_that_need_it(model, rng, tmp_path, c
     loaded = vocoder.load(model)
     generate = loaded.generate
 
-    def poor(mel):
-        if mel.shape[1] > 100:
+    def poor(features):
+        if features["mel"].shape[1] > 100:
             raise MemoryError
-        return generate(mel)
+        return generate(features)
 
     monkeypatch.setattr(loaded, "generate", poor)
     inputs = tmp_path / "long.npy", tmp_path / "short.npy"

@@ -112,7 +112,7 @@ def loaded(name: str, path: str):
     def window(frames):
         return next(windows(frames, vocoder.generator.receptive_field))[1]
 
-    return System(name, vocoder.audio, vocoder.mel, vocoder.synthesize, window, is_model=True)
+    return System(name, vocoder.audio, vocoder.features, vocoder.synthesize, window, is_model=True)
 
 
 def chosen(names: list[str] | None) -> tuple[list, list[str]]:

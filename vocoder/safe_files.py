@@ -68,7 +68,7 @@ def load_discriminators(path):
 
 def build_generator(generator) -> None:
     """Makes the variables of a generator."""
-    generator.build((None, None, generator.n_mels))
+    generator.build(generator.input_shapes)
 
 
 def _classes(table):

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class Vocoder:
     """A trained generator with the settings of its mel. `vocoder.load(MODEL)` makes one.
 
     Attributes:
-        generator: The Keras model, (batch, frames, n_mels) -> (batch, frames * hop_length).
+        generator: The Keras model, features by name -> (batch, frames * hop_length).
         audio: `vocoder.config.AudioConfig`.
     """
 
@@ -119,14 +119,28 @@ class Vocoder:
             mel[:, start:stop] = self.mel_of_margins(stretch)
         return mel if audio.ndim == 2 else mel[0]
 
-    def synthesize(self, mel) -> np.ndarray:
-        """Waveform of a mel: (frames, n_mels) -> (frames * hop_length,), or with a batch axis.
+    def features(self, audio) -> dict[str, np.ndarray]:
+        """What the generator takes of a recording, by name, each as `mel` would give it.
 
         Raises:
-            InputError: The mel has another number of bands, another number of axes, or values that
-                no mel has.
+            InputError: As `mel` does.
         """
-        mel = _as_array(mel, "mel")
+        return {"mel": self.mel(audio)}
+
+    def synthesize(self, features) -> np.ndarray:
+        """Waveform of features: (frames, ...) -> (frames * hop_length,), or with a batch axis.
+
+        Args:
+            features: By name, as the generator takes them; or the mel alone, (frames, n_mels).
+
+        Raises:
+            InputError: One is missing; the mel has another number of bands, another number of axes,
+                or values that no mel has.
+        """
+        features = features if isinstance(features, Mapping) else {"mel": features}
+        if missing := [name for name in self.generator.inputs if name not in features]:
+            raise InputError(f"{', '.join(missing)}: missing; the model needs it, too")
+        mel = _as_array(features["mel"], "mel")
         if mel.ndim not in (2, 3) or mel.shape[-1] != self.audio.n_mels or 0 in mel.shape:
             turned = mel.ndim in (2, 3) and mel.shape[-2] == self.audio.n_mels
             raise InputError(
@@ -134,22 +148,24 @@ class Vocoder:
                 f"with or without a batch in front{'; swap the last two axes' if turned else ''}"
             )
         check_mel(mel, "mel")
-        batch = mel if mel.ndim == 3 else mel[None]
+        batch = {"mel": mel if mel.ndim == 3 else mel[None]}
+        count, frames = batch["mel"].shape[:2]
         hop = self.audio.hop_length
-        out = np.empty((len(batch), batch.shape[1] * hop), np.float32)
+        out = np.empty((count, frames * hop), np.float32)
         most = _batch_frames()
-        for start, size, keep in windows(batch.shape[1], self.generator.receptive_field, most):
+        for start, size, keep in windows(frames, self.generator.receptive_field, most):
             step = max(1, most // size)
-            for i in range(0, len(batch), step):
-                wave = self.generate(batch[i : i + step, start : start + size])
+            for i in range(0, count, step):
+                part = slice(i, i + step), slice(start, start + size)
+                wave = self.generate({name: values[part] for name, values in batch.items()})
                 kept = _kept(wave, start, keep, hop)
                 _check_made(kept, "mel")
                 out[i : i + step, keep.start * hop : keep.stop * hop] = kept
         return out if mel.ndim == 3 else out[0]
 
-    def generate(self, mel) -> np.ndarray:
-        """The generator on one batch, (batch, frames, n_mels) -> (batch, frames * hop_length)."""
-        return self.generator.predict_on_batch(np.asarray(mel, np.float32))
+    def generate(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The generator on one batch, (batch, frames, ...) -> (batch, frames * hop_length)."""
+        return self.generator.predict_on_batch(dict(features))
 
 
 def _batch_frames():
@@ -193,7 +209,9 @@ def _check_made(wave, source):
         raise InputError(f"{source}: the model makes samples of it that are no numbers")
 
 
-def windows(frames: int, reach: int, most: int | None = None) -> Iterator[tuple[int, int, slice]]:
+def windows(
+    frames: int, reach: tuple[int, int], most: int | None = None
+) -> Iterator[tuple[int, int, slice]]:
     """Windows over an input whose kept parts tile it.
 
     Only true ends of the input are ends of what is kept, and every window has the same size, so
@@ -201,17 +219,19 @@ def windows(frames: int, reach: int, most: int | None = None) -> Iterator[tuple[
 
     Args:
         frames: Length of the input.
-        reach: Frames on each side that an output depends on.
+        reach: Frames before and after a frame that its samples depend on.
         most: Largest window if the reach allows it; None for any.
 
     Yields:
         First frame, number of frames, and the slice of the input's frames to keep.
     """
-    enough = [w for w in WINDOWS if w > 4 * reach] or [2 ** (4 * reach).bit_length()]
+    left, right = reach
+    least = 2 * (left + right)
+    enough = [w for w in WINDOWS if w > least] or [2 ** least.bit_length()]
     wanted = [w for w in enough if most is None or w <= most] or enough[-1:]
     size = next((w for w in wanted if w <= frames), frames)
-    starts = [*range(0, frames - size, size - 2 * reach), frames - size]
-    edges = [0, *(start + reach for start in starts[1:]), frames]
+    starts = [*range(0, frames - size, size - left - right), frames - size]
+    edges = [0, *(start + left for start in starts[1:]), frames]
     for start, begin, end in zip(starts, edges, edges[1:], strict=False):
         yield start, size, slice(begin, end)
 
@@ -221,7 +241,7 @@ def _kept(wave, start, keep, hop_length):
 
 
 class _Job:
-    """One input: its mel a window at a time, and the file that is made of it.
+    """One input: its features a window at a time, and the file that is made of it.
 
     Args:
         vocoder: The model.
@@ -261,18 +281,18 @@ class _Job:
         if not self.frames:
             raise InputError(f"{source}: shorter than one frame ({audio.hop_length} samples)")
 
-    def mel(self, start: int, size: int) -> np.ndarray:
-        """Frames [start, start + size), (size, n_mels)."""
+    def features(self, start: int, size: int) -> dict[str, np.ndarray]:
+        """Those of the frames [start, start + size), (size, ...), by name."""
         from vocoder.audio import files
 
         if self.mel_file is not None:
-            return self.mel_file.read(start, size)
+            return {"mel": self.mel_file.read(start, size)}
         hop, margins = self.vocoder.audio.hop_length, self.vocoder.audio.margins
         samples = files.read_segment(
             self.source, start * hop, size * hop, margins, frames=self._samples
         )
         check_samples(samples, self.source)
-        return np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]
+        return {"mel": np.asarray(self.vocoder.mel_of_margins(samples[None]))[0]}
 
     @property
     def _partial(self):
@@ -362,7 +382,7 @@ def synthesize_files(
             whole.callback(job.discard)
         for batch in _batches(jobs, vocoder, batch_frames, fail, note):
             waves = _generated(vocoder, batch)
-            for (job, start, keep, _), wave in zip(batch, waves, strict=True):
+            for (job, start, _, keep, _), wave in zip(batch, waves, strict=True):
                 if job.error is not None:
                     continue
                 try:
@@ -390,13 +410,14 @@ def synthesize_files(
 
 def _generated(vocoder, batch):
     """The waveform of each window of a batch, or an `InputError` if there is no memory for them."""
+    names = vocoder.generator.inputs
     try:
-        return vocoder.generate(np.stack([mel for *_, mel in batch]))
+        return vocoder.generate({n: np.stack([found[n] for *_, found in batch]) for n in names})
     except Exception as error:
         # TensorFlow's own name for it, as Keras has none.
         if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
             raise
-        frames = sum(len(mel) for *_, mel in batch)
+        frames = sum(size for _, _, size, *_ in batch)
         reason = f"not enough memory for {frames} frames; --batch-frames=N, fewer"
         return [InputError(f"{job.source}: {reason}") for job, *_ in batch]
 
@@ -469,7 +490,7 @@ def _sources(inputs, fail):
 
 
 def _batches(jobs, vocoder, batch_frames, fail, note):
-    """Lists of (job, first frame, what to keep, mel) with windows of one size."""
+    """Lists of (job, first frame, frames, what to keep, features) with windows of one size."""
     batch, noted = [], False
     for job in jobs:
         for start, size, keep in windows(
@@ -479,18 +500,19 @@ def _batches(jobs, vocoder, batch_frames, fail, note):
                 break
             try:
                 with blamed_on(job.source):
-                    mel = job.mel(start, size)
+                    features = job.features(start, size)
             except InputError as error:
                 job.fail(error)
                 fail(error)
                 break
-            if job.mel_file and not noted and (odd := odd_range(mel, vocoder.audio)):
+            odd = job.mel_file and not noted and odd_range(features["mel"], vocoder.audio)
+            if odd:
                 note(f"{job.source}: {odd}; is it of another scale than the model's?")
                 noted = True  # the others are no different
-            if batch and (len(batch[0][-1]) != size or (len(batch) + 1) * size > batch_frames):
+            if batch and (batch[0][2] != size or (len(batch) + 1) * size > batch_frames):
                 yield batch
                 batch = []
-            batch.append((job, start, keep, mel))
+            batch.append((job, start, size, keep, features))
     if batch:
         yield batch
 

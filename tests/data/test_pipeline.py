@@ -42,7 +42,7 @@ def pipeline(root, tmp_path):
 
 
 def taken(dataset, count):
-    return [(mel.numpy(), waveform.numpy()) for mel, waveform in dataset.take(count)]
+    return [(x["mel"].numpy(), waveform.numpy()) for x, waveform in dataset.take(count)]
 
 
 def assert_same(some, others):
@@ -54,7 +54,8 @@ def assert_same(some, others):
 
 def test_batches(pipeline):
     dataset = pipeline().train()
-    mel, waveform = dataset.element_spec
+    features, waveform = dataset.element_spec
+    mel = features["mel"]
     assert mel.shape == (4, 32, 80) and mel.dtype == tf.float32
     assert waveform.shape == (4, 8192) and waveform.dtype == tf.float32
     for mel, waveform in taken(dataset, 5):
@@ -127,7 +128,8 @@ def test_utterances(pipeline, root):
     made = pipeline()
     found = made.utterances(100)
     assert len(found) == len(made.held_out.index) == 3
-    for name, mel, waveform in found:
+    for name, features, waveform in found:
+        mel = features["mel"]
         samples, _ = soundfile.read(root / name, dtype="float32")
         assert mel.shape == (len(samples) // 256, 80)
         np.testing.assert_array_equal(waveform, samples[: len(mel) * 256])
@@ -220,7 +222,8 @@ def test_mels_from_files(pipeline, mels):
             np.testing.assert_allclose(mel[frames:], np.log(1e-5), rtol=1e-6)
     for mel, waveform in taken(made.train(), 3) + taken(made.validation(), -1):
         assert mel.shape[1:] == (32, 80) and waveform.shape[1:] == (8192,)
-    for _, mel, waveform in made.utterances(2):
+    for _, features, waveform in made.utterances(2):
+        mel = features["mel"]
         assert len(waveform) == 256 * len(mel)
 
 

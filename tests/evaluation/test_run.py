@@ -61,16 +61,17 @@ class Peak(Metric):
 def system(name, gain, calls=None):
     audio = AudioConfig()
 
-    def synthesize(mel):
+    def synthesize(features):
+        mel = features["mel"]
         calls.append(len(mel))
         return np.full(len(mel) * audio.hop_length, gain * mel.max())
 
-    def mel(samples):
-        return np.full((len(samples) // audio.hop_length, 80), np.abs(samples).max())
+    def features(samples):
+        return {"mel": np.full((len(samples) // audio.hop_length, 80), np.abs(samples).max())}
 
     if gain is None:
-        return System(name, audio, mel, None)
-    return System(name, audio, mel, synthesize, lambda frames: min(frames, 100), True)
+        return System(name, audio, features, None)
+    return System(name, audio, features, synthesize, lambda frames: min(frames, 100), True)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_griffin_lim_gives_the_mel_back(settings):
     speech = soundfile.read(asset("data/demo/slt/slt_001.flac"), dtype="float32")[0][:30_000]
     layer = MelSpectrogram(**vars(audio))
     mel = np.asarray(layer(speech[None]))[0]
-    made = GriffinLim(audio).synthesize(mel)
+    made = GriffinLim(audio).synthesize({"mel": mel})
     assert made.shape == (len(mel) * audio.hop_length,)
     again = np.asarray(layer(made[None].astype(np.float32)))[0]
     loud = mel > (mel.max() + mel.min()) / 2

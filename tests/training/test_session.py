@@ -77,11 +77,11 @@ def train(
     checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints, True, *measure)
     if complete(folder):
         checkpoints.restore(complete(folder)[-1])
-    utterances = [("a.wav", mel[0, 0], np.zeros(128, np.float32))] * utterances
+    utterances = [("a.wav", {"mel": mel[0, 0]}, np.zeros(128, np.float32))] * utterances
     measured = UtteranceMetrics(metrics, utterances, sample_rate=100)
     names = ["loss", *(part.name for part in multi.parts)]
     log = RunLog(folder, names, trainer.step, metrics=measured.names)
-    heard = [(name, mel[0, 0, :frames], wave[0, 0, : 16 * frames]) for name, frames in samples]
+    heard = [(n, {"mel": mel[0, 0, :f]}, wave[0, 0, : 16 * f]) for n, f in samples]
     session = Session(
         config, log, checkpoints,
         tf.data.Dataset.from_tensors((mel[0], np.abs(wave[0]).clip(0, 0.5))), None,

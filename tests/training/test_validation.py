@@ -32,12 +32,13 @@ class Levels(Metric):
 def utterances(*levels):
     """Recordings of a constant level, with mels of the same."""
     return [
-        (f"{i}.wav", np.full((10, 4), level), np.full(500, level)) for i, level in enumerate(levels)
+        (f"{i}.wav", {"mel": np.full((10, 4), level)}, np.full(500, level))
+        for i, level in enumerate(levels)
     ]
 
 
-def half(mel):
-    return np.full(480, mel[0, 0] / 2)
+def half(features):
+    return np.full(480, features["mel"][0, 0] / 2)
 
 
 def test_means_are_over_the_utterances_where_a_measure_is_defined():
@@ -77,7 +78,7 @@ def test_a_metric_that_fails_costs_a_value_and_not_the_run(caplog):
 
 def test_tiny_clips_have_no_measures():
     for length in (1, 2, 100, 249):
-        tiny = [("a.wav", np.zeros((1, 4)), np.full(length, 0.2))]
+        tiny = [("a.wav", {"mel": np.zeros((1, 4))}, np.full(length, 0.2))]
         assert np.isnan(list(UtteranceMetrics([Levels()], tiny, RATE)(half).values())).all()
 
 

@@ -1,4 +1,4 @@
-"""Recordings to batches of (mel, waveform), by tf.data."""
+"""Recordings to batches of (features, waveform), by tf.data."""
 
 import atexit
 import contextlib
@@ -112,8 +112,8 @@ class AudioPipeline:
                 other.
 
         Returns:
-            Dataset of mel (batch_size / of, frames, n_mels) and waveform
-            (batch_size / of, segment_length), float32.
+            Dataset of ({"mel": (batch_size / of, frames, n_mels)}, waveform
+            (batch_size / of, segment_length)), float32.
 
         Raises:
             InputError: The batch can't be shared out evenly.
@@ -189,7 +189,7 @@ class AudioPipeline:
         one that can't be read there is none.
 
         Returns:
-            [(relative path, mel (frames, n_mels), waveform (frames * hop_length,)), ...]
+            [(relative path, {"mel": (frames, n_mels)}, waveform (frames * hop_length,)), ...]
         """
         side, hop = self.held_out, self.audio.hop_length
         count = min(count, len(side.index))
@@ -205,7 +205,7 @@ class AudioPipeline:
             if mel is None:
                 mel = np.asarray(self._mel(stretch[None]))[0]
             left = self._margins[0]
-            found.append((side.index.name(i), mel, stretch[left : left + length]))
+            found.append((side.index.name(i), {"mel": mel}, stretch[left : left + length]))
         return found
 
     def _mel_from_file(self, side, i, start, length):
@@ -276,7 +276,7 @@ class AudioPipeline:
             if not self.data.mels:
                 mel = self._mel(stretch)
             mel = tf.ensure_shape(mel, (batch_size, frames, self.audio.n_mels))
-            return mel, stretch[:, left : left + length]
+            return {"mel": mel}, stretch[:, left : left + length]
 
         options = tf.data.Options()
         options.deterministic = True

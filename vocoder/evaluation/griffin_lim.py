@@ -32,9 +32,9 @@ class GriffinLim:
         )
         self._inverse = np.linalg.pinv(filterbank)
 
-    def synthesize(self, mel: np.ndarray) -> np.ndarray:
-        """Log-mel (frames, n_mels) -> waveform (frames * hop_length,)."""
-        audio = self.audio
+    def synthesize(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """Log-mel {"mel": (frames, n_mels)} -> waveform (frames * hop_length,)."""
+        audio, mel = self.audio, features["mel"]
         # A frame more on each side, because librosa's signal ends in the middle of the outer ones.
         mel = np.pad(mel, [(1, 1), (0, 0)], mode="edge")
         linear = np.exp(mel) if audio.log == "natural" else 10.0**mel

@@ -94,7 +94,7 @@ def evaluate(
     """
     measures = [m for metric in metrics for m in metric.measures] + [REAL_TIME_FACTOR]
     settings = list(dict.fromkeys(system.audio for system in systems))
-    mels = {system.audio: system.mel for system in systems}
+    features_of = {system.audio: system.features for system in systems}
     read = {identity(path) for _, path in clips} - {None}
     rated, warm, ended_by = {}, set(), None  # target -> name, seconds, rows of values
     for system in systems:
@@ -102,12 +102,12 @@ def evaluate(
 
     def rate(path, target):
         recordings = {audio: _read(path, audio) for audio in settings}
-        inputs = {audio: mels[audio](wave) for audio, wave in recordings.items()}
+        inputs = {audio: features_of[audio](wave) for audio, wave in recordings.items()}
         rows = []
         for system in systems:
-            recording, mel = recordings[system.audio], inputs[system.audio]
-            recording = recording[: len(mel) * system.audio.hop_length]
-            wave, spent = _synthesized(system, recording, mel, path, warm)
+            recording, features = recordings[system.audio], inputs[system.audio]
+            recording = recording[: len(features["mel"]) * system.audio.hop_length]
+            wave, spent = _synthesized(system, recording, features, path, warm)
             _write(out / system.name / target, wave, system.audio.sample_rate)
             row = {REAL_TIME_FACTOR.name: spent * system.audio.sample_rate / len(recording)}
             for metric in metrics:
@@ -164,16 +164,16 @@ def _read(path: Path, audio: AudioConfig) -> np.ndarray:
     return samples
 
 
-def _synthesized(system, recording, mel, path, warm):
+def _synthesized(system, recording, features, path, warm):
     """The waveform, and the seconds that it took."""
     if system.synthesize is None:
         return recording, np.nan
     try:
-        if (key := (system.name, system.window(len(mel)))) not in warm:
-            system.synthesize(mel)
+        if (key := (system.name, system.window(len(features["mel"])))) not in warm:
+            system.synthesize(features)
             warm.add(key)
         begin = time.perf_counter()
-        wave = system.synthesize(mel)
+        wave = system.synthesize(features)
     except InputError as error:
         raise InputError(f"{path}: {system.name}: {error}") from error
     return wave, time.perf_counter() - begin

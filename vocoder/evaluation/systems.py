@@ -17,13 +17,13 @@ GRIFFIN_LIM = "griffin-lim"
 
 
 class System(NamedTuple):
-    """Something that makes speech of a mel.
+    """Something that makes speech of features.
 
     Attributes:
         name: Unique; also the folder of its audio.
         audio: Settings of its mel.
-        mel: (samples,) -> (frames, n_mels).
-        synthesize: (frames, n_mels) -> (frames * hop_length,); None for the recording itself.
+        features: (samples,) -> features by name, (frames, ...), the mel among them.
+        synthesize: Features -> (frames * hop_length,); None for the recording itself.
         window: Frames of an input -> frames that are computed at a time. The first time that there
             are so many may take longer, for compilation.
         is_model: Or a reference.
@@ -31,8 +31,8 @@ class System(NamedTuple):
 
     name: str
     audio: AudioConfig
-    mel: Callable[[np.ndarray], np.ndarray]
-    synthesize: Callable[[np.ndarray], np.ndarray] | None
+    features: Callable[[np.ndarray], dict[str, np.ndarray]]
+    synthesize: Callable[[dict[str, np.ndarray]], np.ndarray] | None
     window: Callable[[int], int] = lambda frames: 0
     is_model: bool = False
 
@@ -103,7 +103,7 @@ def with_references(models: list[System]) -> list[System]:
     for audio, model in first.items():
         end = f"-{model.name}" if len(first) > 1 else ""
         references += [
-            System(RECORDINGS + end, audio, model.mel, None),
-            System(GRIFFIN_LIM + end, audio, model.mel, GriffinLim(audio).synthesize),
+            System(RECORDINGS + end, audio, model.features, None),
+            System(GRIFFIN_LIM + end, audio, model.features, GriffinLim(audio).synthesize),
         ]
     return references + models

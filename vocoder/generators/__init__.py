@@ -1,4 +1,4 @@
-"""Networks from mel spectrograms to waveforms: `generator(mel)`."""
+"""Networks from mel spectrograms to waveforms: `generator({"mel": mel})`."""
 
 from vocoder.generators.base import Generator
 from vocoder.generators.bigvgan import BigVGAN

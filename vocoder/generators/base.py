@@ -16,7 +16,10 @@ from vocoder.layers.weight_norm import fold_weights
 
 
 class Generator(keras.Model):
-    """A network from mels, (batch, frames, n_mels), to waveforms, (batch, frames * hop_length).
+    """A network from features of frames to waveforms, (batch, frames * hop_length).
+
+    It is called with a mapping of its `inputs`: `generator({"mel": mel})`, of (batch, frames,
+    n_mels). One that has a single input takes that by itself, too: `generator(mel)`.
 
     A subclass has explicit constructor arguments, among them `audio` and `n_mels`, and
     `weight_norm` if it has any; its `get_config` returns them. Its waveforms are float32 whatever
@@ -32,6 +35,7 @@ class Generator(keras.Model):
             None if that can't be said.
 
     Attributes:
+        inputs: Names of the features that it takes.
         rematerialization: Whether what is inside the blocks is computed once more for the gradient,
             instead of kept for it. It is training's business, so that no config has it.
 
@@ -39,6 +43,7 @@ class Generator(keras.Model):
         ValueError: "argument: reason", if the network does not fit `audio`.
     """
 
+    inputs = ("mel",)
     rematerialization = False
 
     def __init__(self, audio, n_mels, hop_length, reason, suggest=None, **model_arguments):
@@ -60,9 +65,19 @@ class Generator(keras.Model):
                 + (f"; {suggest(self.audio.hop_length)} would do" if suggest else "")
             )
 
+    def __call__(self, features, *arguments, **keywords):
+        if not isinstance(features, Mapping) and len(self.inputs) == 1:
+            features = {self.inputs[0]: features}
+        return super().__call__(features, *arguments, **keywords)
+
     @property
-    def receptive_field(self) -> int:
-        """Frames on each side of a frame that its samples depend on."""
+    def input_shapes(self) -> dict[str, tuple]:
+        """Shape of each of its `inputs`, batch and frames being None."""
+        return {"mel": (None, None, self.n_mels)}
+
+    @property
+    def receptive_field(self) -> tuple[int, int]:
+        """Frames before and after a frame that its samples depend on."""
         raise NotImplementedError
 
     def through(self, block, x):
@@ -77,7 +92,7 @@ class Generator(keras.Model):
         twin = type(self).from_config(config)
         for generator in (self, twin):
             if not generator.built:
-                generator.build((None, None, self.n_mels))
+                generator.build(self.input_shapes)
         fold_weights(self, twin)
         return twin
 

@@ -89,7 +89,8 @@ class BigVGAN(UpsamplingGenerator):
         self.activation_post.build((None, None, self.last_channels))
         super().build(input_shape)
 
-    def call(self, mel):
+    def call(self, features):
+        mel = features["mel"]
         x = self.conv_pre(mel)
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
             x = self.averaged(blocks, self.raised(upsampling, x))

@@ -85,7 +85,8 @@ class HiFiGAN(UpsamplingGenerator):
             else keras.layers.Activation("tanh", dtype="float32")
         )
 
-    def call(self, mel):
+    def call(self, features):
+        mel = features["mel"]
         x = self.conv_pre(mel)
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
             x = self.raised(upsampling, leaky_relu(x))

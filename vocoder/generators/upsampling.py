@@ -166,7 +166,8 @@ class UpsamplingGenerator(Generator):
             reach += max(block.reach for block in blocks)
             (rate,), (kernel_size,) = upsampling.strides, upsampling.kernel_size
             reach = -(-(reach + (kernel_size + rate - 1) // 2) // rate)
-        return reach + 3  # conv_pre
+        reach += 3  # conv_pre
+        return reach, reach
 
     def get_config(self):
         # The network's own arguments; the compiled state is no business of a generator.

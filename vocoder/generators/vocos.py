@@ -144,7 +144,8 @@ class Vocos(Generator):
             layer.build((None, None, self.dim))
         self.built = True
 
-    def call(self, mel):
+    def call(self, features):
+        mel = features["mel"]
         x = self.norm(self.embed(mel))
         for block in self.blocks:
             x = self.through(block, x)
@@ -158,7 +159,8 @@ class Vocos(Generator):
     @property
     def receptive_field(self):
         convolutions = KERNEL_SIZE // 2 + sum(block.reach for block in self.blocks)
-        return convolutions + self.head.reach
+        reach = convolutions + self.head.reach
+        return reach, reach
 
     def get_config(self):
         return {

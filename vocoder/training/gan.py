@@ -91,12 +91,7 @@ class AdversarialTrainer(Trainer):
         made = self.on_replicas(self._make, data)
         if discriminate:
             before = self.keep(self._of_discriminators)
-            gradients, values = self.on_replicas(self._discriminate, data, made)
-            variables = self.discriminators.trainable_variables
-            logs, stepped = self.update(
-                self.discriminator_optimizer, variables, gradients, values,
-                self.discriminator_norm.name,
-            )  # fmt: skip
+            logs, stepped = self._update_discriminators(data, made)
         gradients, values = self.on_replicas(gradients_of, data, made)
         variables = self.generator.trainable_variables
         values, both = self.update(
@@ -105,6 +100,11 @@ class AdversarialTrainer(Trainer):
         if discriminate:
             put_back_unless(tf.logical_or(both, tf.logical_not(stepped)), before)
         return self.finish(logs | values, kept)
+
+    def _update_discriminators(self, data, made):
+        gradients, values = self.on_replicas(self._discriminate, data, made)
+        variables, name = self.discriminators.trainable_variables, self.discriminator_norm.name
+        return self.update(self.discriminator_optimizer, variables, gradients, values, name)
 
     @property
     def _of_discriminators(self):
@@ -116,9 +116,9 @@ class AdversarialTrainer(Trainer):
 
     def _make(self, data):
         """Waveforms, what layers add to the loss, and the tape that has watched both being made."""
-        mel, _ = data
+        features, _ = data
         with tf.GradientTape() as tape:
-            waveform = self(mel, training=True)
+            waveform = self(features, training=True)
             added = self.generator.losses
         return waveform, added, tape
 

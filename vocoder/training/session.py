@@ -308,9 +308,10 @@ class Session(keras.callbacks.Callback):
         if self._gives_way:
             self.interruption.check()
 
-    def _synthesize(self, mel):
+    def _synthesize(self, features):
         self._check()
-        return np.asarray(self.model.generator(mel[None]))[0]
+        batch = {name: values[None] for name, values in features.items()}
+        return np.asarray(self.model.generator(batch))[0]
 
     def _say(self, line):
         with self.interruption.output():

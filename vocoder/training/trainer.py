@@ -19,10 +19,10 @@ ADDED = "added_losses"
 class Trainer(keras.Model):
     """What every trainer is: a generator, with steps that are right on any number of devices.
 
-    A Keras model: `compile`, `fit`, `evaluate` and callbacks are Keras'. Batches are (mel,
-    waveform): (batch, frames, n_mels) and (batch, samples). Two things are its own, as Keras' step
-    can't be right on several replicas here: that clips and accumulates gradients before they are
-    summed over the replicas, and its optimizers can't be called under a condition.
+    A Keras model: `compile`, `fit`, `evaluate` and callbacks are Keras'. Batches are (features,
+    waveform): what the generator takes, by name, and (batch, samples). Two things are its own, as
+    Keras' step can't be right on several replicas here: that clips and accumulates gradients before
+    they are summed over the replicas, and its optimizers can't be called under a condition.
 
     - `train_step` sees the batch of all replicas: what each does with its share runs
       `on_replicas`, and their gradients go through `update` together. So gradients are clipped and
@@ -61,18 +61,20 @@ class Trainer(keras.Model):
         self.adds_losses = False
         self._without_gradient = set()
         if not generator.built:
-            generator.build((None, None, generator.n_mels))
+            generator.build(generator.input_shapes)
         self.built = True
 
-    def call(self, mel, training=False):
-        return self.generator(mel, training=training)
+    def call(self, features, training=False):
+        return self.generator(features, training=training)
 
     def compile(self, optimizer, **arguments):
         super().compile(optimizer, **arguments)
         # A checkpoint needs the optimizer's slots to restore into.
         self.optimizer.build(self.generator.trainable_variables)
+        shapes = self.generator.input_shapes.items()
+        features = {name: tf.zeros((1, 32, *shape[2:])) for name, shape in shapes}
         with keras.StatelessScope(collect_losses=True) as scope:  # whether there is one more curve
-            self.generator(tf.zeros((1, 32, self.generator.n_mels)), training=True)
+            self.generator(features, training=True)
         self.adds_losses = bool(scope.losses or self.generator.losses)
 
     @property
@@ -234,8 +236,8 @@ class Trainer(keras.Model):
         return {m.name: m.result() for m in self.metrics if m.name in names}
 
     def _measure(self, data):
-        mel, waveform = data
-        y_pred = self(mel, training=False)
+        features, waveform = data
+        y_pred = self(features, training=False)
         added = self.generator.losses
         _, values = self._compute(self._measured(waveform), self._measured(y_pred), added)
         examples = tf.shape(waveform)[0]
@@ -313,9 +315,9 @@ class ReconstructionTrainer(Trainer):
         return self.finish(logs, kept)
 
     def _gradients(self, data):
-        mel, waveform = data
+        features, waveform = data
         with tf.GradientTape() as tape:
-            y_pred = self(mel, training=True)
+            y_pred = self(features, training=True)
             loss, values = self._compute(waveform, y_pred, self.generator.losses)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.generator.trainable_variables)

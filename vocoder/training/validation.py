@@ -14,14 +14,16 @@ from vocoder.training.trainer import Trainer
 
 log = logging.getLogger("vocoder")
 
+Features = dict[str, np.ndarray]
+
 
 class UtteranceMetrics:
     """Metrics of whole utterances, each as the mean over all of them.
 
     Args:
         metrics: Of `vocoder.evaluation`, built.
-        utterances: [(name, mel, waveform), ...] to synthesise. Without any, all is NaN, as in the
-            workers beside the chief, which get its values.
+        utterances: [(name, features, waveform), ...] to synthesise. Without any, all is NaN, as in
+            the workers beside the chief, which get its values.
         sample_rate: Hz.
 
     Attributes:
@@ -34,17 +36,17 @@ class UtteranceMetrics:
         self.sample_rate = sample_rate
         self.names = [measure.name for metric in metrics for measure in metric.measures]
 
-    def __call__(self, synthesize: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    def __call__(self, synthesize: Callable[[Features], np.ndarray]) -> dict[str, float]:
         """The mean of every measure where it is defined, by name; NaN if it is nowhere.
 
         A metric that fails at an utterance is told, and not defined there.
 
         Args:
-            synthesize: (frames, n_mels) -> (samples,).
+            synthesize: Features by name, (frames, ...) -> (samples,).
         """
         found = {name: [] for name in self.names}
-        for utterance, mel, waveform in self.utterances:
-            synthesised = synthesize(mel)
+        for utterance, features, waveform in self.utterances:
+            synthesised = synthesize(features)
             for metric in self.metrics:
                 try:
                     values = metric(waveform, synthesised, self.sample_rate)
@@ -63,7 +65,7 @@ class Samples:
     """What is to be heard and seen of a validation.
 
     Args:
-        utterances: [(name, mel, waveform), ...] to synthesise.
+        utterances: [(name, features, waveform), ...] to synthesise.
         audio: Settings of the mel.
         log: Where to write.
 
@@ -78,16 +80,16 @@ class Samples:
         self.log = log
         self.paths = []
 
-    def write(self, step: int, synthesize: Callable[[np.ndarray], np.ndarray]) -> None:
+    def write(self, step: int, synthesize: Callable[[Features], np.ndarray]) -> None:
         """Synthesises and writes; what can't be written is told and left out.
 
         Args:
             step: Training step.
-            synthesize: (frames, n_mels) -> (samples,).
+            synthesize: Features by name, (frames, ...) -> (samples,).
         """
         paths = []
-        for name, mel, waveform in self.utterances:
-            synthesised = synthesize(mel)
+        for name, features, waveform in self.utterances:
+            mel, synthesised = features["mel"], synthesize(features)
             synthesised_mel = np.asarray(self.mel(synthesised[None]))[0]
             try:
                 paths.append(

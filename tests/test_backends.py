@@ -58,23 +58,25 @@ terms = {"l1": {"loss": "mae"}, "relative": {"loss": "feature_matching", "relati
          "features": {"loss": "feature_matching"}, "adversarial": {"loss": "hinge"}}
 multi = build_multi_loss({"terms": terms}, 22050, 4096, discriminators.sub_discriminators)
 other = build_discriminator_loss(multi)
-out["gan"] = [float(multi({"waveform": true, "features": real},
-                          {"waveform": pred, "features": fake})), float(other(real, fake))]
-out["gan_parts"] = [float(value) for loss in (multi, other) for value in loss.values.values()]
+both = multi.compute({"waveform": true, "features": real}, {"waveform": pred, "features": fake})
+both = both, other.compute(real, fake)
+out["gan"] = [float(total) for total, _ in both]
+out["gan_parts"] = [float(value) for _, parts in both for value in parts.values()]
 tiny = {"upsample_rates": (8, 4), "upsample_kernel_sizes": (16, 8), "upsample_initial_channel": 16}
 few = {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1, 3),)}
 vocos = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
-vocos |= {"istft_n_fft": 32, "istft_hop_length": 8}
+head = {"name": "istft", "n_fft": 32, "hop_length": 8}
 for name, generator in {
     "plain": HiFiGAN(**tiny),
-    "istft": HiFiGAN(**tiny, istft_n_fft=16, istft_hop_length=4, istft_phase="sine"),
+    "istft": HiFiGAN(**tiny, head={"name": "istft", "n_fft": 16, "hop_length": 4, "phase": "sine"}),
     "bigvgan": BigVGAN(**tiny, **few),
-    "vocos_same": Vocos(**vocos),
-    "vocos_center": Vocos(**vocos, istft_padding="center"),
+    "vocos_same": Vocos(**vocos, head=head),
+    "vocos_center": Vocos(**vocos, head=head | {"padding": "center"}),
+    "vocos_wavenext": Vocos(**vocos, head=head | {"name": "wavenext"}),
     "uneven": HiFiGAN(**tiny | {"upsample_kernel_sizes": (17, 7)}, uneven_stages=True),
     # The generator of `make train`, but narrow and with fewer iterations.
-    "vocos_griffin_lim": Vocos(dim=16, intermediate_dim=24, num_layers=2, mel_prior=True,
-                               griffin_lim_iterations=3, audio=vars(AudioConfig())),
+    "griffin_lim": Vocos(dim=16, intermediate_dim=24, num_layers=2, audio=vars(AudioConfig()),
+                         prior="mel", head={"name": "griffin_lim", "iterations": 3}),
 }.items():
     generator.build((None, None, 80))
     scramble(generator, 0.1)

@@ -43,7 +43,7 @@ def needed(option: Path) -> list[str]:
         given = ["data.mels=y", "trainer.pretrained=z"] if name == "finetune" else []
         return ["data.root=x", *given]
     if name == "44k_128":  # a hop of 512
-        return ["generator.istft_hop_length=64", "generator.istft_n_fft=256"]
+        return ["generator.head.hop_length=64", "generator.head.n_fft=256"]
     if group == "loss" and (name == "hifigan" or name.endswith("_gan")):
         return ["discriminator=small"]
     if group == "discriminator" and name != "none":
@@ -244,7 +244,7 @@ MISTAKES = {
     "generator.upsample_rates=[a]": "generator.upsample_rates.0: must be a whole number, not 'a'",
     "generator.upsample_rates=[{a: 1}]": "generator.upsample_rates.0: must be a whole number",
     "generator.resblock_dilation_sizes=[3]": "generator.resblock_dilation_sizes.0: must be a list",
-    "generator.istft_n_fft=nan": "generator.istft_n_fft: must be a finite number",
+    "generator.head.n_fft=nan": "generator.head.n_fft: must be a whole number",
     "loss.terms.mel.weight=nan": "loss.terms.mel.weight: ",
     "loss.terms.mel.weight=true": "loss.terms.mel.weight: ",
     "loss.terms.mel.weight=[1]": "loss.terms.mel.weight: ",

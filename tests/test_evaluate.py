@@ -16,6 +16,8 @@ from vocoder.config import AudioConfig, asset
 from vocoder.generators import HiFiGAN
 from vocoder.synthesize import Vocoder
 
+HEAD = {"name": "istft", "n_fft": 128, "hop_length": 32}
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -25,7 +27,12 @@ def models(tmp_path_factory):
         keras.utils.set_random_seed(seed)
         audio = vars(AudioConfig(sample_rate=rate))
         generator = HiFiGAN(
-            (8,), (16,), 16, istft_n_fft=128, istft_hop_length=32, audio=audio, weight_norm=False
+            (8,),
+            (16,),
+            16,
+            head=HEAD,
+            audio=audio,
+            weight_norm=False,
         )
         generator.build((None, None, 80))
         generator.save(folder / f"{name}.keras")

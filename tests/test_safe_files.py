@@ -26,20 +26,20 @@ from vocoder.errors import InputError
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 
 SMALL = {"upsample_kernel_sizes": (16,), "upsample_initial_channel": 8, "resblock": 2}
-ISTFT = {"upsample_rates": (8,), "istft_n_fft": 128, "istft_hop_length": 32}
+ISTFT = {"upsample_rates": (8,), "head": {"name": "istft", "n_fft": 128, "hop_length": 32}}
 PLAIN = {"upsample_rates": (8,)}
 TINY_VOCOS = {
     "dim": 8,
     "intermediate_dim": 8,
     "num_layers": 1,
-    "istft_n_fft": 32,
-    "istft_hop_length": 8,
-    "istft_padding": "center",
-}
+    "head": {
+        "name": "griffin_lim", "n_fft": 32, "hop_length": 8, "padding": "center", "iterations": 2,
+    },
+}  # fmt: skip
 
 
 def made(weight_norm=False, dtype=None, **arguments):
-    hop = 8 * arguments.get("istft_hop_length", 1)
+    hop = 8 * arguments.get("head", {}).get("hop_length", 1)
     audio = vars(AudioConfig(hop_length=hop))
     generator = HiFiGAN(**SMALL, **arguments, audio=audio, weight_norm=weight_norm, dtype=dtype)
     generator.build((None, None, 80))
@@ -175,7 +175,7 @@ NARROW = {
     "hifigan": (HiFiGAN, SMALL | PLAIN),
     "istft": (HiFiGAN, SMALL | ISTFT),
     "bigvgan": (BigVGAN, SMALL | PLAIN),
-    "vocos": (Vocos, TINY_VOCOS | {"mel_prior": True, "griffin_lim_iterations": 2}),
+    "vocos": (Vocos, TINY_VOCOS | {"prior": "mel"}),
 }
 
 
@@ -256,21 +256,21 @@ def test_every_argument_of_discriminators_is_of_its_kind(folder):
         ("vocos", "num_layers", 10**9, "num_layers: must be at most 256"),
         ("vocos", "dim", 2**16, "its config is of .* numbers, its weights are"),
         ("vocos", "num_layers", 2, "its config is of"),
-        ("vocos", "griffin_lim_iterations", None, "its config is of"),
+        ("vocos", "head", TINY_VOCOS["head"] | {"name": "istft"}, "head.iterations: unknown"),
         (
             "vocos",
-            "griffin_lim_iterations",
-            float("nan"),
-            "griffin_lim_iterations: must be a whole",
+            "head",
+            TINY_VOCOS["head"] | {"iterations": float("nan")},
+            "head.iterations: must be a whole",
         ),
-        ("vocos", "istft_n_fft", 24, "mel_prior: needs"),
+        ("vocos", "head", TINY_VOCOS["head"] | {"n_fft": 24}, "prior: needs"),
         ("vocos", "dtype", "float64", "dtype: unknown 'float64'"),
         ("bigvgan", "activation", ["snake"], "activation: must be"),
         ("bigvgan", "activation", "snake", "not a model that can be loaded"),
         ("hifigan", "upsample_rates", [8.0], "upsample_rates: must be a whole number, not 8.0"),
         ("hifigan", "upsample_rates", 8, "upsample_rates: must be a list"),
         ("hifigan", "resblock", True, "resblock: must be a whole number, not True"),
-        ("hifigan", "istft_phase", 3, "istft_phase: must be"),
+        ("hifigan", "head", {"activation": 3}, "head.activation: must be"),
         (
             "hifigan",
             "resblock_dilation_sizes",

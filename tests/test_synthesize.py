@@ -16,6 +16,8 @@ from vocoder.config import AudioConfig
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
 
+HEAD = {"name": "istft", "n_fft": 128, "hop_length": 32}
+
 AUDIO = AudioConfig()
 
 
@@ -24,7 +26,12 @@ def model(tmp_path_factory):
     """The path of a small generator with random weights."""
     keras.utils.set_random_seed(0)
     generator = HiFiGAN(
-        (8,), (16,), 16, istft_n_fft=128, istft_hop_length=32, audio=vars(AUDIO), weight_norm=False
+        (8,),
+        (16,),
+        16,
+        head=HEAD,
+        audio=vars(AUDIO),
+        weight_norm=False,
     )
     generator.build((None, None, 80))
     path = tmp_path_factory.mktemp("model") / "generator.keras"
@@ -428,7 +435,7 @@ def test_windows_and_batches_stay_below_what_is_asked_for(model, rng, monkeypatc
 @pytest.mark.parametrize("padding", ["same", "center"])
 def test_a_mel_in_parts_is_that_of_the_whole(rng, monkeypatch, padding):
     audio = AudioConfig(padding=padding)
-    generator = HiFiGAN((8,), (16,), 16, istft_n_fft=128, istft_hop_length=32, audio=vars(audio))
+    generator = HiFiGAN((8,), (16,), 16, head=HEAD, audio=vars(audio))
     loaded = synthesize.Vocoder(generator)
     samples = rng.uniform(-0.5, 0.5, (2, 30_000)).astype(np.float32)
     whole = np.asarray(MelSpectrogram(**vars(audio))(samples))

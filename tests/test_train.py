@@ -30,9 +30,8 @@ def one_of_each() -> dict[str, str]:
     with initialize_config_dir(str(asset("configs")), version_base="1.3"):
         for path in sorted((asset("configs") / "generator").glob("*.yaml")):
             node = compose("train", [f"generator={path.stem}"]).generator
-            head = bool(node.get("istft_n_fft")), bool(node.get("griffin_lim_iterations"))
-            found.setdefault((node.name, *head), path.stem)
-    return {config: name for (name, *_), config in found.items()}
+            found.setdefault((node.name, node.head.name), path.stem)
+    return {config: name for (name, _), config in found.items()}
 
 
 GENERATORS = one_of_each()

@@ -21,6 +21,13 @@ GENERATORS = {
     "vocos": "vocoder.generators.vocos:Vocos",
 }
 
+HEADS = {
+    "istft": "vocoder.heads.istft:ISTFT",
+    "griffin_lim": "vocoder.heads.griffin_lim:GriffinLim",
+    "waveform": "vocoder.heads.waveform:Waveform",
+    "wavenext": "vocoder.heads.wavenext:WaveNeXt",
+}
+
 DISCRIMINATORS = {
     "multi_period": "vocoder.discriminators.multi_period:MultiPeriodDiscriminator",
     "multi_scale": "vocoder.discriminators.multi_scale:MultiScaleDiscriminator",

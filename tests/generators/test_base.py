@@ -24,23 +24,22 @@ V3 = {
 ISTFT = {
     "upsample_rates": (8,),
     "upsample_kernel_sizes": (16,),
-    "istft_n_fft": 128,
-    "istft_hop_length": 32,
+    "head": {"name": "istft", "n_fft": 128, "hop_length": 32},
 }
+AT_THE_MELS_RATE = {"upsample_rates": (1,), "upsample_kernel_sizes": (3,)}
 SMALL = {"upsample_initial_channel": 16}
 FEW_BLOCKS = {"resblock_kernel_sizes": (5,), "resblock_dilation_sizes": ((1, 3),)}
 PLAIN_END = {
     "activation": "snake",
     "snake_logscale": False,
-    "use_tanh_at_final": False,
+    "head": {"name": "waveform", "activation": "clip"},
     "use_bias_at_final": False,
 }
 TINY_VOCOS = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
 # As in `make train`, but for fewer iterations.
 GRIFFIN_LIM = {
-    "mel_prior": True,
-    "griffin_lim_iterations": 4,
-    "griffin_lim_training_iterations": 2,
+    "prior": "mel",
+    "head": {"name": "griffin_lim", "iterations": 4, "training_iterations": 2},
     "audio": vars(AudioConfig()),
 }
 # Each makes 256 samples of a frame of 80 bands.
@@ -48,12 +47,14 @@ TINY = {
     "hifigan1": (HiFiGAN, SMALL),
     "hifigan2": (HiFiGAN, V3 | SMALL),
     "istft": (HiFiGAN, ISTFT | SMALL),
-    "istft_sine": (HiFiGAN, ISTFT | SMALL | {"istft_phase": "sine"}),
+    "istft_sine": (HiFiGAN, ISTFT | SMALL | {"head": ISTFT["head"] | {"phase": "sine"}}),
     "uneven": (HiFiGAN, V3 | SMALL | {"upsample_kernel_sizes": (17, 16, 7), "uneven_stages": True}),
     "bigvgan": (BigVGAN, SMALL | FEW_BLOCKS),
     "bigvgan_plain": (BigVGAN, SMALL | FEW_BLOCKS | PLAIN_END),
     "vocos_same": (Vocos, TINY_VOCOS),
-    "vocos_center": (Vocos, TINY_VOCOS | {"istft_padding": "center"}),
+    "vocos_center": (Vocos, TINY_VOCOS | {"head": {"name": "istft", "padding": "center"}}),
+    "vocos_wavenext": (Vocos, TINY_VOCOS | {"head": {"name": "wavenext", "n_fft": 64}}),
+    "hifigan_griffin_lim": (HiFiGAN, AT_THE_MELS_RATE | SMALL | FEW_BLOCKS | GRIFFIN_LIM),
     "vocos_griffin_lim": (Vocos, TINY_VOCOS | GRIFFIN_LIM),
 }
 FRAMES, HOP = 80, 256
@@ -113,7 +114,7 @@ def test_keras_file_carries_everything(name, rng, tmp_path):
 def test_mixed_precision_ends_in_float32(name, precision, rng):
     mel = rng.standard_normal((1, 9, 80)).astype(np.float32)
     generator = scrambled(name, rng, dtype=precision)
-    first = generator.layers[0]
+    first = generator.layers[1]  # after the head
     assert first.compute_dtype == precision.removeprefix("mixed_")
     assert keras.backend.standardize_dtype(generator(mel).dtype) == "float32"
     assert np.isfinite(np.asarray(generator(mel))).all()
@@ -122,41 +123,44 @@ def test_mixed_precision_ends_in_float32(name, precision, rng):
 
 def assigned(text):
     """The `name=value` of a message, as arguments."""
-    found = re.findall(r"(\w+)=(\[[\d,]+\]|\d+|false)", text)
+    found = re.findall(r"([\w.]+)=(\[[\d,]+\]|\d+|null)", text)
     return {name: json.loads(value) for name, value in found}
+
+
+def with_assigned(arguments, text):
+    arguments = dict(arguments)
+    for name, value in assigned(text).items():
+        first, _, rest = name.partition(".")
+        arguments[first] = arguments.get(first, ISTFT["head"]) | {rest: value} if rest else value
+    return arguments
+
+
+MEL = {"prior": "mel"}
+
+
+def of_head(n_fft, hop_length, **arguments):
+    return {"head": {"name": "istft", "n_fft": n_fft, "hop_length": hop_length} | arguments}
 
 
 @pytest.mark.parametrize(
     ("cls", "arguments", "ways_out"),
     [
         # 16 kHz with hops of 10 ms, and the mel's own window
-        (Vocos, {"istft_n_fft": 400, "istft_hop_length": 160}, ["istft_n_fft=320", "480"]),
+        (Vocos, of_head(400, 160), ["head.n_fft=320", "480"]),
+        (Vocos, of_head(400, 160) | MEL, ["head.n_fft=320 or 480 with prior=null"]),
+        (Vocos, of_head(480, 160) | MEL | {"audio": (400, 160)}, ["prior=null"]),
         (
             Vocos,
-            {"istft_n_fft": 400, "istft_hop_length": 160, "mel_prior": True},
-            ["istft_n_fft=320 or 480 with mel_prior=false"],
+            of_head(512, 128) | MEL | {"audio": (1024, 128)},
+            ["head.n_fft=1024", "prior=null"],
         ),
-        (
-            Vocos,
-            {"istft_n_fft": 480, "istft_hop_length": 160, "mel_prior": True, "audio": (400, 160)},
-            ["mel_prior=false"],
-        ),
-        (
-            Vocos,
-            {"istft_n_fft": 512, "istft_hop_length": 128, "mel_prior": True, "audio": (1024, 128)},
-            ["istft_n_fft=1024", "mel_prior=false"],
-        ),
-        (Vocos, {"istft_n_fft": 1024, "istft_hop_length": 275}, ["istft_n_fft=550", "1100"]),
-        (
-            Vocos,
-            {"istft_n_fft": 512, "istft_hop_length": 256, "istft_padding": "center"},
-            ["istft_n_fft=768"],
-        ),
-        (Vocos, {"istft_n_fft": 100, "istft_hop_length": 256}, ["istft_n_fft=512"]),
-        (Vocos, {"istft_hop_length": 256, "audio": (1024, 512)}, ["istft_hop_length=512"]),
-        (HiFiGAN, ISTFT | {"istft_hop_length": 40}, ["istft_n_fft=120", "160"]),
-        (HiFiGAN, ISTFT | {"audio": (1764, 441)}, ["upsample_rates=[21] with up.*h=21, istft_n_f"]),
-        (HiFiGAN, ISTFT | {"audio": (1200, 300)}, ["upsample_rates=[10] with .*=30, istft_n_fft="]),
+        (Vocos, of_head(1024, 275), ["head.n_fft=550", "1100"]),
+        (Vocos, of_head(512, 256, padding="center"), ["head.n_fft=768"]),
+        (Vocos, of_head(100, 256), ["head.n_fft=512"]),
+        (Vocos, of_head(1024, 256) | {"audio": (1024, 512)}, ["head.hop_length=512"]),
+        (HiFiGAN, ISTFT | of_head(128, 40), ["head.n_fft=120", "160"]),
+        (HiFiGAN, ISTFT | {"audio": (1764, 441)}, ["upsample_rates=[21] with up.*h=21, head.n_f"]),
+        (HiFiGAN, ISTFT | {"audio": (1200, 300)}, ["upsample_rates=[10] with .*=30, head.n_fft="]),
         (HiFiGAN, {"audio": (1200, 300)}, ["upsample_rates=[5,5,4,3] with upsample_kernel_sizes"]),
         (BigVGAN, {"audio": (2048, 275)}, ["upsample_rates=[11,5,5] with upsample_kernel_sizes"]),
         (BigVGAN, {"audio": (1024, 251)}, ["upsample_rates=[251] with upsample_kernel_sizes=[503"]),
@@ -168,8 +172,8 @@ def test_what_would_do_does(cls, arguments, ways_out):
         n_fft, hop = arguments["audio"]
         audio = AudioConfig(n_fft=n_fft, hop_length=hop, win_length=n_fft, padding="center")
         arguments = arguments | {"audio": vars(audio)}
-    elif arguments.get("mel_prior"):
-        n_fft, hop = arguments["istft_n_fft"], arguments["istft_hop_length"]
+    elif arguments.get("prior"):
+        n_fft, hop = arguments["head"]["n_fft"], arguments["head"]["hop_length"]
         arguments = arguments | {"audio": {"n_fft": n_fft, "hop_length": hop, "win_length": n_fft}}
     arguments = small | arguments
     with pytest.raises(ValueError) as error:
@@ -182,7 +186,7 @@ def test_what_would_do_does(cls, arguments, ways_out):
     first, *second = told.split(" or ")
     key = first.split("=")[0]
     for way_out in (first, *(other if "=" in other else f"{key}={other}" for other in second)):
-        cls(**(arguments | assigned(way_out) | assigned(besides)))
+        cls(**with_assigned(with_assigned(arguments, way_out), besides))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ def test_parameter_count():
 
 @pytest.mark.parametrize("tanh", [True, False])
 def test_the_end_bounds_the_waveform(tanh, rng):
-    generator = BigVGAN(
-        (4,), (8,), 4, 2, (3,), ((1,),), use_tanh_at_final=tanh, use_bias_at_final=False
-    )
+    head = {"name": "waveform", "activation": "tanh" if tanh else "clip"}
+    generator = BigVGAN((4,), (8,), 4, 2, (3,), ((1,),), head=head, use_bias_at_final=False)
     mel = rng.standard_normal((1, 12, 80)).astype(np.float32)
     small = np.asarray(generator(mel))
     generator.conv_post.g.assign(1000 * np.asarray(generator.conv_post.g))
@@ -31,6 +30,7 @@ def test_the_end_bounds_the_waveform(tanh, rng):
     ("arguments", "message"),
     [
         ({"activation": "relu"}, "activation: "),
+        ({"head": {"name": "waveform", "activation": "relu"}}, r"head\.activation: "),
         ({"upsample_rates": (8, 8, 2)}, "upsample_kernel_sizes: 4 of them for 3"),
         ({"audio": {"hop_length": 300}}, "upsample_rates: 8 x 8 x 2 x 2 makes 256 .* is 300"),
     ],

@@ -21,7 +21,7 @@ from vocoder.synthesize import Vocoder
                 "dim": 384,
                 "intermediate_dim": 1152,
                 "num_layers": 4,
-                "griffin_lim_iterations": 32,
+                "head": {"name": "griffin_lim"},
             },
             4_173_954 - 513 * 385,  # without phases
         ),
@@ -59,7 +59,7 @@ def test_magnitudes_are_capped(rng):
 def test_a_prior_is_the_magnitudes_of_the_mel(rng):
     """All that there is of the waveform when the network adds nothing."""
     audio = AudioConfig()
-    generator = Vocos(16, 24, 2, mel_prior=True, audio=vars(audio))
+    generator = Vocos(16, 24, 2, prior="mel", audio=vars(audio))
     mel = np.asarray(MelSpectrogram()(0.1 * rng.standard_normal((1, 8192)).astype(np.float32)))
     generator(mel)
     generator.out.kernel.assign(0 * generator.out.kernel)
@@ -70,8 +70,9 @@ def test_a_prior_is_the_magnitudes_of_the_mel(rng):
 
 def test_fewer_iterations_in_training(rng):
     arguments = {"dim": 16, "intermediate_dim": 24, "num_layers": 2}
-    generator = Vocos(**arguments, griffin_lim_iterations=6, griffin_lim_training_iterations=2)
-    twin = Vocos(**arguments, griffin_lim_iterations=2)
+    head = {"name": "griffin_lim", "iterations": 6, "training_iterations": 2}
+    generator = Vocos(**arguments, head=head)
+    twin = Vocos(**arguments, head=head | {"iterations": 2})
     mel = rng.standard_normal((1, 12, 80)).astype(np.float32)
     generator(mel), twin(mel)
     twin.set_weights(generator.get_weights())
@@ -81,13 +82,13 @@ def test_fewer_iterations_in_training(rng):
 
 @pytest.mark.parametrize("padding", ["same", "center"])
 @pytest.mark.parametrize("frames", [1, 300, 1100])
-@pytest.mark.parametrize("iterations", [None, 3])
-def test_long_input_in_windows_equals_the_whole(padding, frames, iterations, rng):
+@pytest.mark.parametrize("name", ["istft", "griffin_lim"])
+def test_long_input_in_windows_equals_the_whole(padding, frames, name, rng):
+    more = {"iterations": 3, "training_iterations": 1} if name == "griffin_lim" else {}
     audio = AudioConfig(padding=padding)
     generator = Vocos(
-        dim=16, intermediate_dim=24, num_layers=4, istft_padding=padding, audio=vars(audio),
-        mel_prior=iterations is not None, griffin_lim_iterations=iterations,
-        griffin_lim_training_iterations=1,
+        dim=16, intermediate_dim=24, num_layers=4, audio=vars(audio),
+        head={"name": name, "padding": padding} | more, prior="mel" if more else None,
     )  # fmt: skip
     generator.build((None, None, 80))
     mel = rng.standard_normal((2, frames, 80)).astype(np.float32)
@@ -101,16 +102,27 @@ def test_long_input_in_windows_equals_the_whole(padding, frames, iterations, rng
     [
         ({"num_layers": 0}, "num_layers: "),
         ({"dim": -1}, "dim: "),
-        ({"istft_padding": "valid"}, "istft_padding: "),
-        ({"istft_hop_length": 300}, "istft_hop_length: 300 must divide istft_n_fft .* twice"),
+        ({"head": "istft"}, "head: must be a mapping"),
+        ({"head": {"name": "idft"}}, r"head\.name: unknown 'idft'"),
+        ({"head": {"name": "istft", "hop": 3}}, r"head\.hop: unknown 'hop'"),
+        ({"head": {"name": "istft", "padding": "valid"}}, r"head\.padding: "),
         (
-            {"istft_hop_length": 512, "istft_padding": "center"},
-            "istft_hop_length: 512 must divide istft_n_fft .* three times",
+            {"head": {"name": "istft", "hop_length": 300}},
+            r"head\.hop_length: 300 must divide n_fft .* twice",
         ),
-        ({"griffin_lim_iterations": 0}, "griffin_lim_iterations: must be at least 1"),
-        ({"mel_prior": True}, "mel_prior: needs an audio.n_fft"),
-        ({"mel_prior": True, "audio": {"win_length": 800}}, "mel_prior: needs an audio.n_fft"),
-        ({"audio": {"hop_length": 512}}, "istft_hop_length: 256 makes 256 .* is 512"),
+        (
+            {"head": {"name": "istft", "hop_length": 512, "padding": "center"}},
+            r"head\.hop_length: 512 must divide n_fft .* three times",
+        ),
+        (
+            {"head": {"name": "griffin_lim", "iterations": 0}},
+            r"head\.iterations: must be at least 1",
+        ),
+        ({"prior": "mel"}, "prior: needs an audio.n_fft"),
+        ({"prior": "mel", "audio": {"win_length": 800}}, "prior: needs an audio.n_fft"),
+        ({"prior": "stft"}, 'prior: must be "mel" or null'),
+        ({"prior": "mel", "audio": {}, "head": {"name": "wavenext"}}, "prior: needs a head of mag"),
+        ({"audio": {"hop_length": 512}}, r"head\.hop_length: 256 makes 256 .* is 512"),
         ({"audio": {}, "n_mels": 100}, "n_mels: 100 is not audio.n_mels"),
     ],
 )

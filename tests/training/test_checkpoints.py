@@ -14,11 +14,19 @@ from vocoder.training.checkpoints import Checkpoints, done, latest, to_resume
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
+HEAD = {"name": "istft", "n_fft": 16, "hop_length": 4}
+
 AUDIO = AudioConfig(n_fft=64, hop_length=16, win_length=64, n_mels=10)
 
 
 def trainer_on(*terms, channels=8):
-    generator = HiFiGAN((4,), (8,), channels, istft_n_fft=16, istft_hop_length=4, audio=vars(AUDIO))
+    generator = HiFiGAN(
+        (4,),
+        (8,),
+        channels,
+        head=HEAD,
+        audio=vars(AUDIO),
+    )
     trainer = ReconstructionTrainer(generator)
     loss = MultiLoss([LossCfg(WaveformL1Loss(), 1.0, term) for term in terms])
     trainer.compile(build_optimizer(TrainerConfig()), loss=loss)

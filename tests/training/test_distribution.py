@@ -25,6 +25,8 @@ from vocoder.training.distribution import build_strategy, worker
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
+HEAD = {"name": "istft", "n_fft": 16, "hop_length": 4}
+
 
 def small(strategy, **settings):
     keras.utils.set_random_seed(3)
@@ -33,7 +35,12 @@ def small(strategy, **settings):
         parts = [LossCfg(WaveformL1Loss(), 1, "l1"), LossCfg(STFTLoss(128, 32, 128), 0.5, "stft")]
         policy = settings.get("precision")
         generator = HiFiGAN(
-            (8,), (16,), 8, istft_n_fft=16, istft_hop_length=4, n_mels=10, dtype=policy
+            (8,),
+            (16,),
+            8,
+            head=HEAD,
+            n_mels=10,
+            dtype=policy,
         )
         trainer = ReconstructionTrainer(generator)
         trainer.compile(build_optimizer(config), loss=MultiLoss(parts))

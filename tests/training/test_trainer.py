@@ -16,9 +16,11 @@ from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.optimizer import build_optimizer
 from vocoder.training.trainer import ReconstructionTrainer
 
+HEAD = {"name": "istft", "n_fft": 16, "hop_length": 4}
+
 
 def tiny_trainer(**arguments):
-    generator = HiFiGAN((8,), (16,), 8, istft_n_fft=16, istft_hop_length=4, n_mels=10)
+    generator = HiFiGAN((8,), (16,), 8, head=HEAD, n_mels=10)
     trainer = ReconstructionTrainer(generator)
     loss = MultiLoss(
         [LossCfg(WaveformL1Loss(), 1, "l1"), LossCfg(STFTLoss(128, 32, 128), 0.5, "stft")]

@@ -12,6 +12,8 @@ from vocoder.training.distribution import of_chief
 from vocoder.training.trainer import ReconstructionTrainer
 from vocoder.training.validation import UtteranceMetrics, higher_is_better
 
+HEAD = {"name": "istft", "n_fft": 16, "hop_length": 4}
+
 RATE = 1000
 
 
@@ -88,7 +90,7 @@ def test_one_process_is_its_own_chief():
 
 
 def trainer_on(term):
-    generator = HiFiGAN((4,), (8,), 4, istft_n_fft=16, istft_hop_length=4, n_mels=4)
+    generator = HiFiGAN((4,), (8,), 4, head=HEAD, n_mels=4)
     trainer = ReconstructionTrainer(generator)
     trainer.compile("sgd", loss=MultiLoss([LossCfg(WaveformL1Loss(), 1, term)]))
     return trainer

@@ -1,11 +1,12 @@
 """Checkpoints of BigVGAN (github.com/NVIDIA/BigVGAN)."""
 
+from vocoder.config import check_bool
 from vocoder.convert import hifigan, reading
 from vocoder.convert.reading import Place
 
 NAME = "BigVGAN"
 ANCHOR = "conv_pre."
-OPTIONS = ("use_tanh_at_final", "use_bias_at_final")  # true where a config has none
+OPTIONS = ("use_tanh_at_final", "use_bias_at_final")
 
 
 def matches(settings):
@@ -15,9 +16,13 @@ def matches(settings):
 def build(settings):
     from vocoder.generators import BigVGAN
 
+    for name in OPTIONS:
+        check_bool(name, settings.get(name, True))
+    tanh, bias = (settings.get(name, True) for name in OPTIONS)
     return BigVGAN(
         **hifigan.arguments(settings, NAME, ("activation", "snake_logscale")),
-        **{name: settings.get(name, True) for name in OPTIONS},
+        head={"name": "waveform", "activation": "tanh" if tanh else "clip"},
+        use_bias_at_final=bias,
     )
 
 

@@ -58,9 +58,12 @@ def build(settings):
         dim=backbone["dim"],
         intermediate_dim=backbone["intermediate_dim"],
         num_layers=backbone["num_layers"],
-        istft_n_fft=head["n_fft"],
-        istft_hop_length=head["hop_length"],
-        istft_padding=head.get("padding", "same"),
+        head={
+            "name": "istft",
+            "n_fft": head["n_fft"],
+            "hop_length": head["hop_length"],
+            "padding": head.get("padding", "same"),
+        },
         n_mels=backbone["input_channels"],
         audio=dataclasses.asdict(_audio(features)),
     )

@@ -1,10 +1,13 @@
 """What every generator is."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 
 import keras
+from keras import ops
 
+from vocoder.audio.mel import mel_to_magnitude
 from vocoder.config import (
     MOST_BANDS,
     MOST_SAMPLES,
@@ -12,6 +15,7 @@ from vocoder.config import (
     check_precision,
     check_whole,
 )
+from vocoder.heads import SpectralHead
 from vocoder.layers.weight_norm import fold_weights
 
 
@@ -25,6 +29,9 @@ class Generator(keras.Model):
     `weight_norm` if it has any; its `get_config` returns them. Its waveforms are float32 whatever
     the precision.
 
+    It is a body and, in most, a head, `vocoder.heads`; and it may begin with what the mel itself
+    says of the magnitudes (`prior`), instead of learning that from nothing.
+
     Args:
         audio: Fields of `AudioConfig`; they travel inside the saved model, so that it alone is
             enough to make audio. None for a network that only runs on mels made elsewhere.
@@ -33,6 +40,10 @@ class Generator(keras.Model):
         reason: The argument that sets `hop_length`, with its value, for the message.
         suggest: Called with the hop length of `audio`, says what would make it, for the same;
             None if that can't be said.
+        head: The layer that makes samples of what the body makes, if it is one.
+        prior: "mel" adds the log magnitudes that the mel stands for
+            (`vocoder.audio.mel.mel_to_magnitude`) to those that the body makes for the head. Needs
+            `audio`, and a head of its window and hop length. None for nothing.
 
     Attributes:
         inputs: Names of the features that it takes.
@@ -46,7 +57,10 @@ class Generator(keras.Model):
     inputs = ("mel",)
     rematerialization = False
 
-    def __init__(self, audio, n_mels, hop_length, reason, suggest=None, **model_arguments):
+    def __init__(
+        self, audio, n_mels, hop_length, reason, suggest=None, head=None, prior=None,
+        **model_arguments,
+    ):  # fmt: skip
         super().__init__(**model_arguments)
         check_precision("dtype", self.dtype_policy.name)
         self.audio = _audio(audio)
@@ -64,6 +78,10 @@ class Generator(keras.Model):
                 f"but audio.hop_length is {self.audio.hop_length}"
                 + (f"; {suggest(self.audio.hop_length)} would do" if suggest else "")
             )
+        if prior is not None:
+            _check_prior(prior, head, self.audio)
+        self.head = head
+        self.prior = prior
 
     def __call__(self, features, *arguments, **keywords):
         if not isinstance(features, Mapping) and len(self.inputs) == 1:
@@ -80,6 +98,15 @@ class Generator(keras.Model):
         """Frames before and after a frame that its samples depend on."""
         raise NotImplementedError
 
+    def samples(self, x, features):
+        """What the head makes of what the body has made of the features."""
+        if self.prior is not None:
+            mel = ops.cast(features["mel"], "float32")
+            magnitude = ops.log(mel_to_magnitude(mel, self.audio))
+            others = self.head.channels - self.head.bins
+            x = ops.cast(x, "float32") + ops.pad(magnitude, [[0, 0], [0, 0], [0, others]])
+        return self.head(x)
+
     def through(self, block, x):
         """What a block makes of `x`, with or without `rematerialization`."""
         return keras.remat(block)(x) if self.rematerialization else block(x)
@@ -95,6 +122,25 @@ class Generator(keras.Model):
                 generator.build(self.input_shapes)
         fold_weights(self, twin)
         return twin
+
+
+def _check_prior(prior, head, audio):
+    if prior != "mel":
+        raise ValueError(f'prior: must be "mel" or null, not {prior!r}')
+    if not isinstance(head, SpectralHead):
+        raise ValueError("prior: needs a head of magnitudes, istft or griffin_lim; null would do")
+    window = (audio.n_fft, audio.win_length, audio.hop_length) if audio else None
+    if window == (head.n_fft, head.n_fft, head.hop_length):
+        return
+    way_out = "prior=null would do"
+    if audio and audio.n_fft == audio.win_length and head.hop_length == audio.hop_length:
+        with contextlib.suppress(ValueError):
+            type(head)(**head.get_config() | {"n_fft": audio.n_fft})
+            way_out = f"head.n_fft={audio.n_fft} or {way_out}"
+    raise ValueError(
+        "prior: needs an audio.n_fft, audio.win_length and audio.hop_length like head.n_fft "
+        f"({head.n_fft}) and head.hop_length ({head.hop_length}); {way_out}"
+    )
 
 
 def _audio(settings) -> AudioConfig | None:

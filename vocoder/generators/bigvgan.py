@@ -1,7 +1,6 @@
 """BigVGAN's generator (Lee et al., arXiv:2206.04658; github.com/NVIDIA/BigVGAN)."""
 
 import keras
-from keras import ops
 
 from vocoder.config import check_bool
 from vocoder.generators.upsampling import UpsamplingGenerator
@@ -24,7 +23,9 @@ class BigVGAN(UpsamplingGenerator):
         resblock_dilation_sizes: Dilations of each of these blocks.
         activation: "snake" or "snakebeta".
         snake_logscale: Whether the activation's parameters are logarithms.
-        use_tanh_at_final: Whether a tanh bounds the waveform; otherwise it is cut off at -1 and 1.
+        head: `{name: HEAD, argument: value, ...}` of `vocoder.heads`; None for the original's,
+            waveform with a tanh. The activation of v2's is "clip".
+        prior: "mel" or None, as in every generator; the original has none.
         use_bias_at_final: Whether the last convolution has a bias.
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
@@ -46,7 +47,8 @@ class BigVGAN(UpsamplingGenerator):
         resblock_dilation_sizes=((1, 3, 5), (1, 3, 5), (1, 3, 5)),
         activation="snakebeta",
         snake_logscale=True,
-        use_tanh_at_final=True,
+        head=None,
+        prior=None,
         use_bias_at_final=True,
         n_mels=None,
         audio=None,
@@ -58,7 +60,6 @@ class BigVGAN(UpsamplingGenerator):
         if activation not in ("snake", "snakebeta"):
             raise ValueError(f'activation: must be "snake" or "snakebeta", not {activation!r}')
         check_bool("snake_logscale", snake_logscale)
-        check_bool("use_tanh_at_final", use_tanh_at_final)
         check_bool("use_bias_at_final", use_bias_at_final)
         super().__init__(
             upsample_rates,
@@ -70,6 +71,8 @@ class BigVGAN(UpsamplingGenerator):
             activation=activation,
             snake_logscale=snake_logscale,
             post_bias=use_bias_at_final,
+            head=head,
+            prior=prior,
             n_mels=n_mels,
             audio=audio,
             weight_norm=weight_norm,
@@ -79,7 +82,6 @@ class BigVGAN(UpsamplingGenerator):
         )
         self.activation = activation
         self.snake_logscale = snake_logscale
-        self.use_tanh_at_final = use_tanh_at_final
         self.use_bias_at_final = use_bias_at_final
         self.activation_post = AntiAliasedSnake(
             activation, snake_logscale, dtype=self.dtype_policy, name="activation_post"
@@ -90,13 +92,11 @@ class BigVGAN(UpsamplingGenerator):
         super().build(input_shape)
 
     def call(self, features):
-        mel = features["mel"]
-        x = self.conv_pre(mel)
+        x = self.conv_pre(features["mel"])
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
             x = self.averaged(blocks, self.raised(upsampling, x))
-        x = self.conv_post(self.activation_post(x))[..., 0]
-        x = ops.cast(self.trimmed(x, mel), "float32")
-        return ops.tanh(x) if self.use_tanh_at_final else ops.clip(x, -1.0, 1.0)
+        x = self.conv_post(self.activation_post(x))
+        return self.trimmed(self.samples(x, features), features["mel"])
 
     @property
     def post_reach(self):
@@ -106,6 +106,5 @@ class BigVGAN(UpsamplingGenerator):
         return super().get_config() | {
             "activation": self.activation,
             "snake_logscale": self.snake_logscale,
-            "use_tanh_at_final": self.use_tanh_at_final,
             "use_bias_at_final": self.use_bias_at_final,
         }

@@ -3,7 +3,6 @@
 import keras
 
 from vocoder.generators.upsampling import UpsamplingGenerator
-from vocoder.layers.istft import ISTFT, check_istft, check_phase
 from vocoder.layers.residual import leaky_relu
 
 
@@ -13,19 +12,20 @@ class HiFiGAN(UpsamplingGenerator):
 
     (batch, frames, n_mels) -> (batch, frames * hop_length), float32.
 
-    With `istft_n_fft` there are fewer upsampling stages, and an inverse STFT makes the rest of the
+    With the head istft there are fewer upsampling stages, and an inverse STFT makes the rest of the
     way, as in iSTFTNet (Kaneko et al., arXiv:2203.02395). The defaults are HiFi-GAN V1.
 
     Args:
-        upsample_rates: Factor of each stage; their product, times `istft_hop_length` if there is
-            one, is the hop length of the mel.
+        upsample_rates: Factor of each stage; their product, times the `hop_length` of the head, is
+            that of the mel.
         upsample_kernel_sizes: Taps of each transposed convolution; as odd or even as its rate.
         upsample_initial_channel: Channels before the first stage; each stage halves them.
         resblock: 1 or 2, the kind of residual block.
         resblock_kernel_sizes: One block for each, in parallel.
         resblock_dilation_sizes: Dilations of each of these blocks.
-        istft_n_fft, istft_hop_length: Samples; both or neither.
-        istft_phase: "free" or "sine", as in `vocoder.layers.istft.ISTFT`.
+        head: What makes the samples, `{name: HEAD, argument: value, ...}` of `vocoder.heads`; None
+            for the original's, waveform.
+        prior: "mel" or None, as in every generator; the original has none.
         n_mels: Bands of the mel; None for those of `audio`.
         audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
         weight_norm: Off in a model for inference (`folded`).
@@ -44,9 +44,8 @@ class HiFiGAN(UpsamplingGenerator):
         resblock=1,
         resblock_kernel_sizes=(3, 7, 11),
         resblock_dilation_sizes=((1, 3, 5), (1, 3, 5), (1, 3, 5)),
-        istft_n_fft=None,
-        istft_hop_length=None,
-        istft_phase="free",
+        head=None,
+        prior=None,
         n_mels=None,
         audio=None,
         weight_norm=True,
@@ -54,11 +53,6 @@ class HiFiGAN(UpsamplingGenerator):
         name=None,
         dtype=None,
     ):
-        if (istft_n_fft is None) != (istft_hop_length is None):
-            raise ValueError("istft_n_fft: give both istft_n_fft and istft_hop_length, or neither")
-        check_phase(istft_phase)
-        if istft_n_fft is not None:
-            check_istft(istft_n_fft, istft_hop_length)
         super().__init__(
             upsample_rates,
             upsample_kernel_sizes,
@@ -66,9 +60,8 @@ class HiFiGAN(UpsamplingGenerator):
             resblock,
             resblock_kernel_sizes,
             resblock_dilation_sizes,
-            post_channels=istft_n_fft + 2 if istft_n_fft is not None else 1,
-            head_n_fft=istft_n_fft,
-            head_hop_length=istft_hop_length,
+            head=head,
+            prior=prior,
             n_mels=n_mels,
             audio=audio,
             weight_norm=weight_norm,
@@ -76,32 +69,15 @@ class HiFiGAN(UpsamplingGenerator):
             name=name,
             dtype=dtype,
         )
-        self.istft_n_fft = istft_n_fft
-        self.istft_hop_length = istft_hop_length
-        self.istft_phase = istft_phase
-        self.head = (
-            ISTFT(istft_n_fft, istft_hop_length, phase=istft_phase)
-            if istft_n_fft
-            else keras.layers.Activation("tanh", dtype="float32")
-        )
 
     def call(self, features):
-        mel = features["mel"]
-        x = self.conv_pre(mel)
+        x = self.conv_pre(features["mel"])
         for upsampling, blocks in zip(self.upsamplings, self.blocks, strict=True):
             x = self.raised(upsampling, leaky_relu(x))
             x = self.averaged(blocks, x)
         x = self.conv_post(leaky_relu(x, slope=0.01))  # 0.01 here alone, as in the original
-        x = self.head(x)
-        return self.trimmed(x if self.istft_n_fft else x[..., 0], mel)
+        return self.trimmed(self.samples(x, features), features["mel"])
 
     @property
     def post_reach(self):
-        return 3 + (self.head.reach if self.istft_n_fft else 0)  # conv_post and the head
-
-    def get_config(self):
-        return super().get_config() | {
-            "istft_n_fft": self.istft_n_fft,
-            "istft_hop_length": self.istft_hop_length,
-            "istft_phase": self.istft_phase,
-        }
+        return 3  # conv_post

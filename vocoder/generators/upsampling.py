@@ -14,6 +14,7 @@ from vocoder.config import (
     either,
 )
 from vocoder.generators.base import Generator
+from vocoder.heads import build_head
 from vocoder.layers.residual import ResidualBlock
 from vocoder.layers.weight_norm import conv1d, conv1d_transpose
 
@@ -21,11 +22,11 @@ from vocoder.layers.weight_norm import conv1d, conv1d_transpose
 class UpsamplingGenerator(Generator):
     """Transposed convolutions, each followed by residual blocks of several kernels averaged.
 
-    A subclass says in `call` what comes between these layers, and in `post_reach` what comes after
-    the last stage.
+    A subclass says in `call` what comes between these layers, and in `post_reach` what comes
+    between the last stage and the head.
 
     Args:
-        upsample_rates: Factor of each stage; their product, times `head_hop_length`, is the hop
+        upsample_rates: Factor of each stage; their product, times that of the head, is the hop
             length of the mel.
         upsample_kernel_sizes: Taps of each transposed convolution; as odd or even as its rate,
             unless `uneven_stages`.
@@ -34,9 +35,8 @@ class UpsamplingGenerator(Generator):
         resblock_kernel_sizes: One block for each, in parallel.
         resblock_dilation_sizes: Dilations of each of these blocks.
         activation, snake_logscale: Of the residual blocks.
-        post_channels, post_bias: Channels after the last convolution, and whether it has a bias.
-        head_n_fft, head_hop_length: Window of the head, and samples that it makes of each of the
-            last stage's; None for 1.
+        post_bias: Whether the last convolution, to what the head takes, has a bias.
+        head, prior: As in every generator; None for the head `waveform`.
         n_mels, audio, weight_norm, name, dtype: As in every generator.
         uneven_stages: Whether taps may differ from the rate by an odd number. Such a stage makes a
             sample more than the rate says, as HiFi-GAN's code does with PyTorch, and passes it on;
@@ -56,10 +56,9 @@ class UpsamplingGenerator(Generator):
         resblock_dilation_sizes,
         activation="leaky_relu",
         snake_logscale=True,
-        post_channels=1,
         post_bias=True,
-        head_n_fft=None,
-        head_hop_length=None,
+        head=None,
+        prior=None,
         n_mels=None,
         audio=None,
         weight_norm=True,
@@ -74,15 +73,19 @@ class UpsamplingGenerator(Generator):
         )
         _check_blocks(resblock, resblock_kernel_sizes, resblock_dilation_sizes)
 
-        def suggest(hop_length):
-            return _stages_for(hop_length, len(upsample_rates), head_n_fft, head_hop_length)
+        head = build_head({"name": "waveform"} if head is None else head, prior)
 
-        hop_length = math.prod(upsample_rates) * (head_hop_length or 1)
+        def suggest(hop_length):
+            return _stages_for(hop_length, len(upsample_rates), head)
+
+        hop_length = math.prod(upsample_rates) * head.hop_length
         product = " x ".join(map(str, upsample_rates))
-        if head_hop_length:
-            product += f" with istft_hop_length {head_hop_length}"
+        if head.hop_length > 1:
+            product += f" with head.hop_length {head.hop_length}"
         reason = f"upsample_rates: {product}"
-        super().__init__(audio, n_mels, hop_length, reason, suggest, name=name, dtype=dtype)
+        super().__init__(
+            audio, n_mels, hop_length, reason, suggest, head, prior, name=name, dtype=dtype
+        )
         self.upsample_rates = tuple(upsample_rates)
         self.upsample_kernel_sizes = tuple(upsample_kernel_sizes)
         self.upsample_initial_channel = upsample_initial_channel
@@ -116,7 +119,7 @@ class UpsamplingGenerator(Generator):
                     )
                 ]
             )
-        self.conv_post = conv1d(post_channels, 7, use_bias=post_bias, name="conv_post", **common)
+        self.conv_post = conv1d(head.channels, 7, use_bias=post_bias, name="conv_post", **common)
 
     @property
     def last_channels(self) -> int:
@@ -132,11 +135,12 @@ class UpsamplingGenerator(Generator):
             for block in blocks:
                 block.build((None, None, channels))
         self.conv_post.build((None, None, channels))
+        self.head.build((None, None, self.head.channels))
         self.built = True
 
     @property
     def post_reach(self) -> int:
-        """Samples of the last stage on each side that the waveform depends on."""
+        """Samples of the last stage on each side that what the head takes depends on."""
         raise NotImplementedError
 
     def raised(self, upsampling, x):
@@ -161,7 +165,7 @@ class UpsamplingGenerator(Generator):
     @property
     def receptive_field(self):
         # From the waveform back to the mel, in samples of each stage.
-        reach = self.post_reach
+        reach = self.post_reach + self.head.reach
         for upsampling, blocks in zip(self.upsamplings[::-1], self.blocks[::-1], strict=True):
             reach += max(block.reach for block in blocks)
             (rate,), (kernel_size,) = upsampling.strides, upsampling.kernel_size
@@ -180,6 +184,8 @@ class UpsamplingGenerator(Generator):
             "resblock": self.resblock,
             "resblock_kernel_sizes": self.resblock_kernel_sizes,
             "resblock_dilation_sizes": self.resblock_dilation_sizes,
+            "head": self.head.get_config(),
+            "prior": self.prior,
             "n_mels": self.n_mels,
             "audio": dataclasses.asdict(self.audio) if self.audio else None,
             "weight_norm": self.weight_norm,
@@ -233,16 +239,16 @@ def _check_blocks(resblock, kernels, dilations):
         )
 
 
-def _stages_for(hop_length, stages, n_fft, head_hop_length):
+def _stages_for(hop_length, stages, head):
     """Arguments that make so many samples of a frame, with at most so many stages."""
-    head = ""
-    if head_hop_length:
+    of_head = ""
+    if head.hop_length > 1:
         divisors = [d for d in range(1, hop_length + 1) if hop_length % d == 0]
-        share = min(divisors, key=lambda d: abs(d - head_hop_length))
-        if share != head_hop_length:
-            times = max(2, n_fft // head_hop_length)
+        share = min(divisors, key=lambda d: abs(d - head.hop_length))
+        if share != head.hop_length:
+            times = max(2, head.n_fft // head.hop_length)
             times += share * times % 2
-            head = f", istft_hop_length={share}, istft_n_fft={share * times}"
+            of_head = f", head.hop_length={share}, head.n_fft={share * times}"
         hop_length //= share
     rates, rest = [], hop_length
     for factor in range(2, hop_length + 1):
@@ -254,4 +260,4 @@ def _stages_for(hop_length, stages, n_fft, head_hop_length):
     rates = rates[::-1] or [1]
     kernels = [2 * rate + rate % 2 for rate in rates]
     listed = ("[" + ",".join(map(str, numbers)) + "]" for numbers in (rates, kernels))
-    return "upsample_rates={} with upsample_kernel_sizes={}".format(*listed) + head
+    return "upsample_rates={} with upsample_kernel_sizes={}".format(*listed) + of_head

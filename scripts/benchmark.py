@@ -40,11 +40,12 @@ import tensorflow as tf
 from hydra import compose, initialize_config_dir
 
 from vocoder import registry
-from vocoder.config import RunConfig, asset, register_resolvers
+from vocoder.composition import register_resolvers
+from vocoder.config import RunConfig
 from vocoder.data.pipeline import AudioPipeline
 from vocoder.errors import InputError
 from vocoder.losses.terms import build_multi_loss
-from vocoder.paths import replacing, user_path
+from vocoder.paths import asset, replacing, user_path
 from vocoder.synthesize import WINDOWS, Vocoder
 from vocoder.training.build import build_trainer
 from vocoder.training.optimizer import build_optimizer

@@ -46,12 +46,12 @@ def two_replicas():
     """A strategy of two devices; one for all tests, as two in one process mix their messages up."""
     import tensorflow as tf
 
-    from vocoder.config import TrainerConfig
+    from configs import trainer_config
     from vocoder.training.distribution import build_strategy
 
     if len(tf.config.list_logical_devices("CPU")) < 2:
         pytest.skip("needs the two logical devices that are set up above")
-    return build_strategy(TrainerConfig(strategy="mirrored"))
+    return build_strategy(trainer_config(strategy="mirrored"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,9 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vocoder.config import RunConfig, asset, register_resolvers
+from vocoder.composition import register_resolvers
+from vocoder.config import RunConfig
+from vocoder.paths import asset
 
 # Small enough for a test: short segments, narrow networks.
 SHORT = [

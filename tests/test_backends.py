@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import keras
 from vocoder.audio import MelSpectrogram
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.discriminators import *
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.losses import *

@@ -16,7 +16,8 @@ import tensorflow as tf
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vocoder.config import asset, register_resolvers
+from vocoder.composition import register_resolvers
+from vocoder.paths import asset
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

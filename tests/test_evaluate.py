@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from vocoder import evaluate
-from vocoder.config import AudioConfig, asset
+from vocoder.audio.settings import AudioConfig
 from vocoder.generators import HiFiGAN
+from vocoder.paths import asset
 from vocoder.synthesize import Vocoder
 
 HEAD = {"name": "istft", "n_fft": 128, "hop_length": 32}

@@ -64,14 +64,14 @@ def curves(run_folder):
 OPTIONS = {
     "plain": [],
     "ema_accumulation_clipping_cosine": [
-        "trainer.ema_momentum=0.9", "trainer.gradient_accumulation_steps=3",
-        "trainer.global_clipnorm=1", "trainer.schedule=cosine", "trainer.warmup_steps=2",
+        "optimizer.use_ema=true", "optimizer.gradient_accumulation_steps=3",
+        "optimizer.global_clipnorm=1", "schedule=cosine", "schedule.warmup_steps=2",
         "trainer.validation_metrics=[mr_stft]", "trainer.best=mr_stft",
     ],
     "loss_scale": ["trainer.precision=mixed_float16"],
     "adversarial": [
         "discriminator=small", "loss=reconstruction_gan", "trainer.discriminator_start=2",
-        "trainer.discriminator_warmup=2", "trainer.ema_momentum=0.9",
+        "trainer.discriminator_warmup=2", "optimizer.use_ema=true",
     ],
 }  # fmt: skip
 

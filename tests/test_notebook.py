@@ -12,7 +12,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv(
-        "ARGS", "trainer.max_steps=2 trainer.warmup_steps=1 trainer.validate_every=1"
+        "ARGS", "trainer.max_steps=2 schedule.warmup_steps=1 trainer.validate_every=1"
     )
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(

@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from vocoder.config import asset, register_resolvers
+from vocoder.composition import register_resolvers
 from vocoder.errors import InputError
 from vocoder.overrides import check_plain, command, for_shell, hydra_errors_as_input_errors, written
+from vocoder.paths import asset
 
 ODD = "=, '\"()[]{}$\\~-äß录:;&|*?#!%@`^<>.01eE+_/"
 

@@ -14,16 +14,13 @@ from hydra import compose, initialize_config_dir
 
 import vocoder
 from vocoder import safe_files, synthesize
-from vocoder.config import (
-    AudioConfig,
-    RunConfig,
-    asset,
-    hydra_errors_as_input_errors,
-    register_resolvers,
-    with_resumed_overrides,
-)
+from vocoder.audio.settings import AudioConfig
+from vocoder.composition import register_resolvers, with_resumed_overrides
+from vocoder.config import RunConfig
 from vocoder.errors import InputError
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
+from vocoder.overrides import hydra_errors_as_input_errors
+from vocoder.paths import asset
 
 SMALL = {"upsample_kernel_sizes": (16,), "upsample_initial_channel": 8, "resblock": 2}
 ISTFT = {"upsample_rates": (8,), "head": {"name": "istft", "n_fft": 128, "hop_length": 32}}
@@ -587,8 +584,8 @@ def test_overrides_of_a_strangers_run(folder, monkeypatch, content, message):
         ["data.include=['**/*','$','${data.include.1}{oc.env:SECRET}']",
          "data.cache='leak/${data.include.2}'"],
         ["data.include=['**/*','${trainer.best}{oc.env:SECRET}']", "trainer.best='$'"],
-        ["trainer.best='$'", "trainer.schedule='${trainer.best}{oc.env:SECRET}'",
-         "data.cache='${trainer.schedule}'", "data.mels='leak/${data.cache}'"],
+        ["trainer.best='$'", "data.train_list='${trainer.best}{oc.env:SECRET}'",
+         "data.cache='${data.train_list}'", "data.mels='leak/${data.cache}'"],
         ["trainer.best='$'", "+loss.terms.x={a: '${trainer.best}{oc.env:SECRET}'}",
          "data.cache='${loss.terms.x.a}'"],
         ["trainer.best='${'", "data.cache='${trainer.best}oc.env:SECRET}'"],

@@ -12,7 +12,7 @@ import soundfile
 import vocoder
 from vocoder import synthesize
 from vocoder.audio import MelSpectrogram, files
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
 

@@ -16,8 +16,9 @@ from running import SHORT, TINY, TINY_GENERATOR, configured, rows, run, scalars
 
 import vocoder
 from vocoder import registry
-from vocoder.config import asset, register_resolvers
+from vocoder.composition import register_resolvers
 from vocoder.errors import InputError
+from vocoder.paths import asset
 from vocoder.train import train
 from vocoder.training.checkpoints import latest
 from vocoder.training.run_folder import complete, locked
@@ -45,7 +46,7 @@ def test_every_generator_is_tried():
 def trained(recordings, tmp_path_factory):
     """A finished run, with EMA, clipping and a schedule: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    options = ["trainer.ema_momentum=0.9", "trainer.global_clipnorm=1", "trainer.schedule=cosine"]
+    options = ["optimizer.use_ema=true", "optimizer.global_clipnorm=1", "schedule=cosine"]
     options += ["trainer.validation_metrics=[mr_stft,mcd]", "trainer.best=mr_stft"]
     where = ["data=folder", f"data.root={recordings}", "hydra.run.dir=run"]
     where += ["trainer.samples=1"]
@@ -139,7 +140,7 @@ def test_an_earlier_checkpoint_is_gone_on_from(recordings, tmp_path, capsys):
     capsys.readouterr()
     earlier = f"trainer.resume={folder}/checkpoints/step-00000002"
     # Another rate, so that the two futures differ; and no validation at the step that both have.
-    other = ["trainer.checkpoint_every=1", "trainer.samples=1", "trainer.learning_rate=1e-3"]
+    other = ["trainer.checkpoint_every=1", "trainer.samples=1", "optimizer.learning_rate=1e-3"]
     other += ["trainer.validate_every=4", "trainer.keep_checkpoints=1"]
     session(folder, recordings, *other, earlier, "trainer.max_steps=3")
     aside = folder / "abandoned/after-step-00000002"
@@ -288,7 +289,7 @@ def test_generator_alone_makes_audio(trained, tmp_path):
 def test_resuming_goes_on_as_if_never_stopped(recordings, tmp_path):
     """Four steps straight, and two, stop, two: the same curves, from the same batches."""
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
-    common += ["trainer.ema_momentum=0.9", "trainer.gradient_accumulation_steps=2"]
+    common += ["optimizer.use_ema=true", "optimizer.gradient_accumulation_steps=2"]
     straight = run(*common, "hydra.run.dir=straight", cwd=tmp_path)
     assert straight.returncode == 0, straight.stderr
     halves = [
@@ -320,8 +321,8 @@ def test_steps_that_a_resumed_run_does_again_are_written_once(recordings, tmp_pa
 def test_last_and_best_checkpoints_are_kept(recordings, tmp_path):
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
     # A rate that makes it worse after the first steps, so that the best is not among the last.
-    options = ["trainer.max_steps=8", "trainer.keep_checkpoints=2", "trainer.schedule=exponential"]
-    options += ["trainer.decay_rate=1", "trainer.learning_rate=1"]
+    options = ["trainer.max_steps=8", "trainer.keep_checkpoints=2"]
+    options += ["schedule.decay_rate=1", "optimizer.learning_rate=1"]
     done = run(*common, *options, "hydra.run.dir=r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     kept = sorted(path.name for path in (tmp_path / "r/checkpoints").iterdir())
@@ -371,7 +372,7 @@ def test_sweep(recordings, tmp_path):
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_training_lowers_the_losses(jit_compile, recordings, tmp_path):
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
-    options = ["trainer.max_steps=60", "trainer.validate_every=60", "trainer.learning_rate=2e-3"]
+    options = ["trainer.max_steps=60", "trainer.validate_every=60", "optimizer.learning_rate=2e-3"]
     options += [f"trainer.jit_compile={jit_compile}", "trainer.checkpoint_every=60"]
     done = run(*common, *options, "hydra.run.dir=r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -206,3 +206,21 @@ def replacing(path, mode: str = "w", **arguments):
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def asset(name: str) -> Path:
+    """The path of `configs` or `data/demo`: inside an installed package, or in the repository."""
+    installed = Path(__file__).parent / "assets" / name
+    return installed if installed.exists() else Path(__file__).parents[1] / name
+
+
+def path_of(text: str, key: str) -> Path:
+    """`user_path` of the value of a key.
+
+    Raises:
+        InputError: Names the key.
+    """
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vocoder.errors import InputError
-from vocoder.kinds import like
+from vocoder.kinds import checked, like
 
 GENERATORS = {
     "bigvgan": "vocoder.generators.bigvgan:BigVGAN",
@@ -62,6 +62,14 @@ METRICS = {
     "plcmos": "vocoder.evaluation.ratings:PLCMOS",
 }
 
+OPTIMIZERS = {
+    "adam": "vocoder.training.optimizer:Adam",
+    "adamw": "vocoder.training.optimizer:AdamW",
+    "lion": "vocoder.training.optimizer:Lion",
+    "muon": "vocoder.training.optimizer:Muon",
+    "sgd": "vocoder.training.optimizer:SGD",
+}
+
 SCHEDULES = {
     "constant": "vocoder.training.optimizer:constant",
     "exponential": "vocoder.training.optimizer:exponential",
@@ -98,6 +106,7 @@ def build(
     key: str,
     name_key: str = "name",
     provided: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Any] | None = None,
 ):
     """Builds the object that a config node describes.
 
@@ -108,6 +117,8 @@ def build(
         name_key: The entry of `node` that names the class.
         provided: Values passed to those arguments that the constructor has and `node` leaves out,
             such as the sample rate.
+        kinds: Types of arguments, as `vocoder.kinds.checked` takes them; of others the default
+            tells.
 
     Raises:
         InputError: The name or an argument is unknown, an argument is missing, or the constructor
@@ -116,13 +127,17 @@ def build(
     if name_key not in node:
         raise InputError(f"{key}.{name_key}: missing (known: {', '.join(sorted(table))})")
     factory = find(table, node[name_key], f"{key}.{name_key}")
-    parameters = inspect.signature(factory).parameters
+    signature = inspect.signature(factory).parameters
+    parameters = {n: p for n, p in signature.items() if p.kind is not p.VAR_KEYWORD}
     arguments = {k: v for k, v in (provided or {}).items() if k in parameters}
     for argument, value in node.items():
         if argument != name_key:
             known(argument, parameters, f"{key}.{argument}")
-            example = parameters[argument].default
-            arguments[argument] = like(value, example, f"{key}.{argument}")
+            if argument in (kinds or {}):
+                arguments[argument] = checked(value, kinds[argument], f"{key}.{argument}")
+            else:
+                example = parameters[argument].default
+                arguments[argument] = like(value, example, f"{key}.{argument}")
     for argument, parameter in parameters.items():
         if parameter.default is parameter.empty and argument not in arguments:
             raise InputError(f"{key}.{argument}: missing; {node[name_key]} needs it")

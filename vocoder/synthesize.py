@@ -49,7 +49,7 @@ class Vocoder:
 
     Attributes:
         generator: The Keras model, features by name -> (batch, frames * hop_length).
-        audio: `vocoder.config.AudioConfig`.
+        audio: `vocoder.audio.settings.AudioConfig`.
     """
 
     def __init__(self, generator):

@@ -16,16 +16,12 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vocoder.config import (
-    OVERRIDES,
-    RunConfig,
-    asset,
-    register_resolvers,
-    with_resumed_overrides,
-)
+from vocoder.composition import OVERRIDES, register_resolvers, with_resumed_overrides
+from vocoder.config import RunConfig
 from vocoder.errors import BROKEN_PIPE, InputError
 from vocoder.overrides import command as command_line
 from vocoder.overrides import hydra_errors_as_input_errors, prepared
+from vocoder.paths import asset
 from vocoder.startup import check_run_folder, command, import_keras, training_log
 from vocoder.training.interruption import Interruption
 

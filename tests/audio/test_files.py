@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 from vocoder.audio import MelSpectrogram, files
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 
 RATE = 22050

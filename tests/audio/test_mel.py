@@ -5,8 +5,8 @@ import pytest
 
 from vocoder.audio import MelSpectrogram
 from vocoder.audio.mel import mel_filterbank, mel_to_magnitude
+from vocoder.audio.settings import AudioConfig
 from vocoder.audio.stft import hann
-from vocoder.config import AudioConfig
 
 
 @pytest.mark.parametrize(("name", "fmax"), [("mel_fmax8000", 8000.0), ("mel_fmaxnone", None)])

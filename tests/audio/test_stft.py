@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from vocoder.audio import stft
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from configs import data_config
 from vocoder.audio import files
-from vocoder.config import AudioConfig, DataConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.data import probe
 from vocoder.data.index import load_corpus
 from vocoder.data.pipeline import AudioPipeline, reading_errors
@@ -35,7 +36,7 @@ def root(tmp_path, rng):
 def make(root, tmp_path):
     def make(**values):
         values = {"max_bad_fraction": 0.5, "batch_size": 4, "validation_fraction": 0.3} | values
-        data = DataConfig(root=str(root), cache=str(tmp_path / "cache"), **values)
+        data = data_config(root, cache=str(tmp_path / "cache"), **values)
         return AudioPipeline(data, AudioConfig(), 0, tmp_path / "run" / "quarantine.csv")
 
     return make
@@ -292,7 +293,7 @@ def test_a_crash_in_the_decoder_costs_one_file(root, tmp_path, monkeypatch, capl
         "probe.main()\n"
     )
     monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-P", "-c", program))
-    sides = load_corpus(DataConfig(root=str(root), cache=str(tmp_path / "cache")))
+    sides = load_corpus(data_config(root, cache=str(tmp_path / "cache")))
     assert sum(map(len, sides)) == 8
     crashed = [r.getMessage() for r in caplog.records if probe.CRASHED in r.getMessage()]
     assert len(crashed) == 4 and "05.wav" in crashed[1]

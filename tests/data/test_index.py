@@ -8,10 +8,11 @@ import pytest
 import soundfile
 import yaml
 
-from vocoder.config import DataConfig, asset
+from configs import data_config
 from vocoder.data import index as indexing
 from vocoder.data.index import Names, build, find, load_corpus, split
 from vocoder.errors import InputError
+from vocoder.paths import asset
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def write(path, frames=1000, rate=22050):
 
 
 def config(root, tmp_path, **values):
-    return DataConfig(root=str(root), cache=str(tmp_path / "cache"), **values)
+    return data_config(root, cache=str(tmp_path / "cache"), **values)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from vocoder import registry
-from vocoder.config import asset
 from vocoder.errors import InputError
 from vocoder.evaluation import metric
+from vocoder.paths import asset
 
 RATE = 22050
 IDENTITY = {

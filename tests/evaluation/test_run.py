@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.evaluation import run
 from vocoder.evaluation.metric import Measure, Metric

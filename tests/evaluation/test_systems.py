@@ -5,10 +5,11 @@ import pytest
 import soundfile
 
 from vocoder.audio import MelSpectrogram
-from vocoder.config import AudioConfig, asset
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.evaluation import systems
 from vocoder.evaluation.griffin_lim import GriffinLim
+from vocoder.paths import asset
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.generators import BigVGAN, HiFiGAN, Vocos
 from vocoder.layers.convnext import ConvNeXtBlock
 from vocoder.layers.residual import ResidualBlock

@@ -3,8 +3,8 @@ import pytest
 
 from vocoder.audio import MelSpectrogram
 from vocoder.audio.mel import mel_to_magnitude
+from vocoder.audio.settings import AudioConfig
 from vocoder.audio.stft import inverse_stft
-from vocoder.config import AudioConfig
 from vocoder.generators import Vocos
 from vocoder.layers.convnext import DepthwiseConv1D
 from vocoder.synthesize import Vocoder

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from vocoder.config import AudioConfig, TrainerConfig
+from configs import optimizing, trainer_config
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
@@ -29,7 +30,7 @@ def trainer_on(*terms, channels=8):
     )
     trainer = ReconstructionTrainer(generator)
     loss = MultiLoss([LossCfg(WaveformL1Loss(), 1.0, term) for term in terms])
-    trainer.compile(build_optimizer(TrainerConfig()), loss=loss)
+    trainer.compile(build_optimizer(optimizing()), loss=loss)
     return trainer
 
 
@@ -126,9 +127,9 @@ def test_a_run_is_done_by_its_steps_or_its_minutes(run):
     }
     for message, configs in limits.items():
         for config in configs:
-            assert done(folder(run, 3), TrainerConfig(**config)).startswith(message)
+            assert done(folder(run, 3), trainer_config(**config)).startswith(message)
     for config in ({"max_steps": 4}, {"max_minutes": 1.6}, {}):
-        assert done(folder(run, 3), TrainerConfig(**config)) is None
+        assert done(folder(run, 3), trainer_config(**config)) is None
 
 
 def test_a_checkpoint_that_can_not_be_removed_costs_a_warning(run, monkeypatch, caplog):

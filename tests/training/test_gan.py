@@ -10,7 +10,7 @@ import tensorflow as tf
 from odd import OddGenerator, Spoilt
 from running import TINY_GENERATOR, configured
 
-from vocoder.config import TrainerConfig, asset
+from configs import optimizing
 from vocoder.discriminators import (
     CombinedDiscriminator,
     MultiPeriodDiscriminator,
@@ -21,6 +21,7 @@ from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
 from vocoder.losses.adversarial import LeastSquaresLoss
 from vocoder.losses.terms import FEATURES, WAVEFORM, build_discriminator_loss, build_multi_loss
+from vocoder.paths import asset
 from vocoder.training.build import build_trainer
 from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.distribution import worker
@@ -49,8 +50,8 @@ TINY = [
     "loss.terms.mel.n_mels=[40]",
     "data.segment_length=4096",
     "data.batch_size=4",
-    "trainer.schedule=constant",
-    "trainer.learning_rate=1e-3",
+    "schedule=constant",
+    "optimizer.learning_rate=1e-3",
 ]
 
 
@@ -172,7 +173,7 @@ def test_two_replicas_do_as_one(two_replicas):
 
 
 def test_an_evaluation_has_the_reconstruction_parts_alone():
-    trainer = tiny("trainer.ema_momentum=0.9")
+    trainer = tiny("optimizer.use_ema=true")
     mel, wave = batches(1)
     fit(trainer, mel, wave)
     found = trainer.evaluate(mel[0], wave[0], verbose=0, return_dict=True)
@@ -223,7 +224,8 @@ def spoilt(precision="float32", strategy=None, idle=False, **arguments):
         trainer = AdversarialTrainer(
             OddGenerator(dtype=precision, idle=idle), discriminators, **arguments
         )
-        settings = TrainerConfig(learning_rate=1e-2, ema_momentum=0.9, global_clipnorm=1.0)
+        settings = {"learning_rate": 1e-2, "use_ema": True, "global_clipnorm": 1.0}
+        settings = optimizing(optimizer=settings)
         optimizers = build_optimizer(settings), build_discriminator_optimizer(settings)
         trainer.compile(*optimizers, of_discriminator, loss=loss)
     return trainer, dict(zip(SIDES, (loss.parts[0].loss, judged.loss, other.loss), strict=True))
@@ -339,7 +341,7 @@ def test_a_step_of_two_replicas_is_all_or_nothing(side, two_replicas):
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_both_sides(precision):
-    trainer = tiny(f"trainer.precision={precision}", "trainer.global_clipnorm=1")
+    trainer = tiny(f"trainer.precision={precision}", "optimizer.global_clipnorm=1")
     scaled = precision == "mixed_float16"
     for optimizer in (trainer.optimizer, trainer.discriminator_optimizer):
         assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) == scaled
@@ -353,7 +355,7 @@ def test_mixed_precision_trains_both_sides(precision):
 
 
 def test_checkpoint_restores_both_sides_to_the_last_bit(tmp_path):
-    options = ["trainer.ema_momentum=0.9", "trainer.gradient_accumulation_steps=2"]
+    options = ["optimizer.use_ema=true", "optimizer.gradient_accumulation_steps=2"]
     mel, wave = batches(4)
     trainer = tiny(*options)
     fit(trainer, mel[:3], wave[:3])
@@ -378,7 +380,7 @@ def test_training_really_trains():
 
     mel = np.asarray(MelSpectrogram()(wave))
     rows = rng.integers(0, 22, (100, 4))
-    trainer = tiny("trainer.discriminator_warmup=100", "trainer.learning_rate=2e-3")
+    trainer = tiny("trainer.discriminator_warmup=100", "optimizer.learning_rate=2e-3")
     warmup = fit(trainer, mel[rows], wave[rows])
     assert warmup[-1]["discriminator/accuracy_real"] > 0.9
     assert warmup[-1]["discriminator/accuracy_synthesised"] > 0.9
@@ -452,7 +454,10 @@ def test_a_run_begins_with_given_weights(tmp_path):
             "trainer.pretrained_discriminators: there are no",
         ),
         ([*TINY, "trainer.discriminator_start=2000000"], "trainer.discriminator_start: 2000000 "),
-        ([*TINY, "trainer.discriminator_warmup=-1"], "trainer.discriminator_warmup: must be 0"),
+        (
+            [*TINY, "trainer.discriminator_warmup=-1"],
+            "trainer.discriminator_warmup: must be at least 0",
+        ),
         (
             ["discriminator=mpd_mrd", "loss=hifigan", "data.segment_length=512"],
             r"^data.segment_length: 512 samples are too short for discriminator.parts.mrd; "
@@ -462,7 +467,7 @@ def test_a_run_begins_with_given_weights(tmp_path):
     ],
 )
 def test_mistakes(overrides, message):
-    from vocoder.config import hydra_errors_as_input_errors
+    from vocoder.overrides import hydra_errors_as_input_errors
 
     with pytest.raises(InputError, match=message), hydra_errors_as_input_errors():
         build_trainer(configured(*overrides))

@@ -11,7 +11,8 @@ import soundfile
 import tensorflow as tf
 from odd import OddGenerator
 
-from vocoder.config import AudioConfig, TrainerConfig
+from configs import optimizing
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.evaluation.metric import Measure, Metric
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
@@ -68,12 +69,13 @@ def train(
     keras.utils.set_random_seed(0)
     trainer = ReconstructionTrainer(OddGenerator(adds=False, idle=False))
     multi = MultiLoss(parts)
-    config = TrainerConfig(
+    config = optimizing(
         **{"max_steps": 8, "log_every": 2, "validate_every": 4, "checkpoint_every": 2}
         | {"samples": 0, "best": measure[0]}
         | settings
     )
     trainer.compile(build_optimizer(config), loss=multi)
+    config = config.trainer
     checkpoints = Checkpoints(folder, trainer, config.keep_checkpoints, True, *measure)
     if complete(folder):
         checkpoints.restore(complete(folder)[-1])
@@ -183,7 +185,10 @@ class Clock:
         return self.now
 
 
-COSINE = {"schedule": "cosine", "warmup_steps": 2, "final_rate": 0.1, "learning_rate": 1e-3}
+COSINE = {
+    "schedule": {"name": "cosine", "warmup_steps": 2, "final_rate": 0.1},
+    "optimizer": {"learning_rate": 1e-3},
+}
 
 
 def test_minutes_end_the_run_and_its_schedule(tmp_path, monkeypatch):
@@ -325,7 +330,7 @@ def test_an_output_that_nobody_reads_ends_the_run_with_its_work_saved(tmp_path):
 
 def test_a_skipped_step_changes_neither_weights_nor_optimizer(tmp_path):
     parts = [LossCfg(Poisoned(NAN), 1.0)]
-    trainer, _ = train(tmp_path, set(), parts, ema_momentum=0.9)
+    trainer, _ = train(tmp_path, set(), parts, optimizer={"use_ema": True, "ema_momentum": 0.9})
     before = [np.array(v) for v in (*trainer.trainable_variables, *trainer.optimizer.variables)]
     wave = np.full((2, 128), MARK, np.float32)
     logs = trainer.train_step((np.zeros((2, 8, 10), np.float32), wave))

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from odd import OddGenerator
 
-from vocoder.config import TrainerConfig
+from configs import optimizing
 from vocoder.errors import InputError
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, STFTLoss, WaveformL1Loss
@@ -25,7 +25,7 @@ def tiny_trainer(**arguments):
     loss = MultiLoss(
         [LossCfg(WaveformL1Loss(), 1, "l1"), LossCfg(STFTLoss(128, 32, 128), 0.5, "stft")]
     )
-    config = TrainerConfig(schedule="constant", learning_rate=1e-2, **arguments)
+    config = optimizing(optimizer={"learning_rate": 1e-2} | arguments)
     trainer.compile(build_optimizer(config), loss=loss)
     return trainer
 
@@ -65,9 +65,8 @@ def odd_trainer(strategy=None, **arguments):
         generator = OddGenerator(**arguments)
         generator.drop.rate = 0.0
         trainer = ReconstructionTrainer(generator)
-        settings = TrainerConfig(
-            schedule="constant", learning_rate=0.1, gradient_accumulation_steps=2, ema_momentum=0.9
-        )
+        settings = {"learning_rate": 0.1, "gradient_accumulation_steps": 2}
+        settings = optimizing(optimizer=settings | {"use_ema": True, "ema_momentum": 0.9})
         loss = MultiLoss([LossCfg(WaveformL1Loss(), 2, "l1")])
         trainer.compile(build_optimizer(settings), loss=loss)
     return trainer
@@ -138,7 +137,7 @@ def test_an_odd_generator_on_two_replicas_is_as_on_one(rng, two_replicas):
 
 
 def test_averaged_weights_come_and_go(batches):
-    trainer = tiny_trainer(ema_momentum=0.9)
+    trainer = tiny_trainer(use_ema=True, ema_momentum=0.9)
     mel, waveform = next(iter(batches))
     before = np.asarray(trainer(mel))
     with trainer.averaged_weights():  # there is no average yet
@@ -175,7 +174,7 @@ def test_a_checkpoint_that_is_being_deleted_is_none(tmp_path, monkeypatch):
 
 
 def test_the_saved_generator_has_the_averaged_weights(batches, tmp_path):
-    trainer = tiny_trainer(ema_momentum=0.9)
+    trainer = tiny_trainer(use_ema=True, ema_momentum=0.9)
     checkpoints = Checkpoints(tmp_path, trainer, keep=1)
     mel, waveform = next(iter(batches))
     for _ in range(5):
@@ -190,7 +189,7 @@ def test_the_saved_generator_has_the_averaged_weights(batches, tmp_path):
 
 
 def test_checkpoint_restores_to_the_last_bit(batches, tmp_path):
-    options = {"ema_momentum": 0.9, "gradient_accumulation_steps": 2, "global_clipnorm": 1.0}
+    options = {"use_ema": True, "gradient_accumulation_steps": 2, "global_clipnorm": 1.0}
 
     def steps(trainer, count):
         for _, batch in zip(range(count), batches.repeat(), strict=False):

@@ -9,8 +9,8 @@ import librosa
 import numpy as np
 from keras import ops
 
+from vocoder.audio.settings import AudioConfig, check_bands
 from vocoder.audio.stft import pad_reflect, power_spectrogram
-from vocoder.config import AudioConfig, check_bands
 
 
 def mel_filterbank(sample_rate, n_fft, n_mels, fmin=0.0, fmax=None, htk=False, norm="slaney"):

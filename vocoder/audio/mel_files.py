@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.paths import open_regular
 

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from vocoder.config import frame_margins
+from vocoder.audio.settings import frame_margins
 
 # Root mean square of what counts as silence, where something is divided by a level: -70 dB below
 # full scale, the absolute gate of loudness measurement (ITU-R BS.1770). Dither of 16 bits is 20 dB

@@ -1,8 +1,8 @@
 """Checkpoints of BigVGAN (github.com/NVIDIA/BigVGAN)."""
 
-from vocoder.config import check_bool
 from vocoder.convert import hifigan, reading
 from vocoder.convert.reading import Place
+from vocoder.kinds import check_bool
 
 NAME = "BigVGAN"
 ANCHOR = "conv_pre."

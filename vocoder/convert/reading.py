@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError, printable
 from vocoder.paths import open_regular
 

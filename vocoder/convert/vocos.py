@@ -3,7 +3,7 @@
 import dataclasses
 
 from vocoder import registry
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.convert import reading
 from vocoder.convert.reading import Place
 

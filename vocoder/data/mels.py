@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vocoder.audio import MelSpectrogram
 from vocoder.audio.files import check_samples, read_segment, resampled_length
 from vocoder.audio.mel_files import open_mel, squares_have_bands_first
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.data.index import Index
 from vocoder.data.quarantine import Quarantine
 from vocoder.errors import InputError, blamed_on

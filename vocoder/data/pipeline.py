@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import dataclasses
 import logging
-import math
 import re
 import threading
 import time
@@ -15,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from vocoder.audio import MelSpectrogram, files
-from vocoder.config import AudioConfig, DataConfig, nearest_multiple
+from vocoder.audio.settings import AudioConfig
+from vocoder.config import DataConfig, nearest_multiple
 from vocoder.data.index import Index, load_corpus
 from vocoder.data.mels import MelFolder, mel_folders, peculiarity
 from vocoder.data.quarantine import Quarantine
@@ -377,7 +377,7 @@ def reading_errors():
 
 def _check(data, audio):
     length, hop = data.segment_length, audio.hop_length
-    if length < 1 or length % hop:
+    if length % hop:
         raise InputError(
             f"data.segment_length: {length} is no multiple of audio.hop_length ({hop}); "
             f"{nearest_multiple(length, hop)} is"
@@ -385,20 +385,9 @@ def _check(data, audio):
     for key in ("train_list", "validation_list"):
         if getattr(data, key) == "":
             raise InputError(f"data.{key}: missing; give data.{key}=FILE")
-    for key in ("batch_size", "validation_segments", "threads"):
-        if getattr(data, key) < 1:
-            raise InputError(f"data.{key}: must be at least 1, not {getattr(data, key)}")
-    if not 0 <= data.max_bad_fraction <= 1:
-        raise InputError(f"data.max_bad_fraction: must be in [0, 1], not {data.max_bad_fraction}")
-    if not 0 <= data.validation_fraction < 1:
-        raise InputError(
-            f"data.validation_fraction: must be in [0, 1), not {data.validation_fraction}"
-        )
-    if data.stereo not in ("mix", "refuse"):
-        raise InputError(f"data.stereo: must be mix or refuse, not {data.stereo}")
     gain = data.gain_db
     if gain is not None:
-        if len(gain) != 2 or not all(map(math.isfinite, gain)) or gain[0] > gain[1]:
+        if gain[0] > gain[1]:
             raise InputError(f"data.gain_db: must be [lowest, highest] in dB, not {gain}")
         if data.mels:
             raise InputError("data.gain_db: mels from data.mels can't follow a gain; use null")

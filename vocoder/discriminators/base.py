@@ -3,14 +3,7 @@
 import keras
 from keras import ops
 
-from vocoder.config import (
-    check_each,
-    check_list,
-    check_number,
-    check_precision,
-    check_whole,
-    either,
-)
+from vocoder.kinds import check_each, check_list, check_number, check_precision, check_whole, either
 from vocoder.layers.conv2d import NORMS, conv2d
 
 # More than any discriminator has, so that a file from a stranger can't ask for all memory.

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from vocoder import registry
-from vocoder.config import check_list
 from vocoder.discriminators.base import MOST_PARTS, Discriminator
 from vocoder.errors import InputError
+from vocoder.kinds import check_list
 
 LONGEST = 2**20  # samples of a segment
 

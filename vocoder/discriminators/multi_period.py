@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from vocoder.audio.settings import MOST_SAMPLES
 from vocoder.audio.stft import pad_reflect
-from vocoder.config import MOST_SAMPLES, check_each
 from vocoder.discriminators.base import (
     ConvStack,
     Discriminator,
@@ -13,6 +13,7 @@ from vocoder.discriminators.base import (
     check_stack,
     score_convolution,
 )
+from vocoder.kinds import check_each
 
 
 @keras.saving.register_keras_serializable("vocoder")

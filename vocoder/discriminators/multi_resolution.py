@@ -5,8 +5,8 @@ import itertools
 import keras
 from keras import ops
 
+from vocoder.audio.settings import MOST_SAMPLES, check_window
 from vocoder.audio.stft import SILENCE, pad_reflect, power_spectrogram, stft
-from vocoder.config import MOST_SAMPLES, check_each, check_list, check_number, check_window
 from vocoder.discriminators.base import (
     ConvStack,
     Discriminator,
@@ -15,6 +15,7 @@ from vocoder.discriminators.base import (
     check_stack,
     score_convolution,
 )
+from vocoder.kinds import check_each, check_list, check_number
 
 
 @keras.saving.register_keras_serializable("vocoder")

@@ -5,7 +5,6 @@ import math
 import keras
 from keras import ops
 
-from vocoder.config import check_each, check_list, either
 from vocoder.discriminators.base import (
     MOST_PARTS,
     MOST_TAPS,
@@ -16,6 +15,7 @@ from vocoder.discriminators.base import (
     check_stack,
     score_convolution,
 )
+from vocoder.kinds import check_each, check_list, either
 
 
 @keras.saving.register_keras_serializable("vocoder")

@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 
 from vocoder.audio.mel import mel_filterbank
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 
 ITERATIONS = 60
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vocoder.audio import files
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.data.index import find
 from vocoder.data.lists import Finder, entries
 from vocoder.errors import InputError, blamed_on

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError
 from vocoder.evaluation.griffin_lim import GriffinLim
 from vocoder.paths import file_name, user_path

@@ -8,14 +8,9 @@ import keras
 from keras import ops
 
 from vocoder.audio.mel import mel_to_magnitude
-from vocoder.config import (
-    MOST_BANDS,
-    MOST_SAMPLES,
-    AudioConfig,
-    check_precision,
-    check_whole,
-)
+from vocoder.audio.settings import MOST_BANDS, MOST_SAMPLES, AudioConfig
 from vocoder.heads import SpectralHead
+from vocoder.kinds import check_precision, check_whole
 from vocoder.layers.weight_norm import fold_weights
 
 

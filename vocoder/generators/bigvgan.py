@@ -2,8 +2,8 @@
 
 import keras
 
-from vocoder.config import check_bool
 from vocoder.generators.upsampling import UpsamplingGenerator
+from vocoder.kinds import check_bool
 from vocoder.layers.snake import AntiAliasedSnake
 
 
@@ -28,7 +28,7 @@ class BigVGAN(UpsamplingGenerator):
         prior: "mel" or None, as in every generator; the original has none.
         use_bias_at_final: Whether the last convolution has a bias.
         n_mels: Bands of the mel; None for those of `audio`.
-        audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
+        audio: Fields of `vocoder.audio.settings.AudioConfig`, which travel with the model, or None.
         weight_norm: Off in a model for inference (`folded`).
         uneven_stages: For imported networks alone: see `UpsamplingGenerator`.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".

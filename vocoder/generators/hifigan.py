@@ -27,7 +27,7 @@ class HiFiGAN(UpsamplingGenerator):
             for the original's, waveform.
         prior: "mel" or None, as in every generator; the original has none.
         n_mels: Bands of the mel; None for those of `audio`.
-        audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
+        audio: Fields of `vocoder.audio.settings.AudioConfig`, which travel with the model, or None.
         weight_norm: Off in a model for inference (`folded`).
         uneven_stages: For imported networks alone: see `UpsamplingGenerator`.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".

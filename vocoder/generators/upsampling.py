@@ -5,16 +5,10 @@ import math
 
 from keras import ops
 
-from vocoder.config import (
-    MOST_SAMPLES,
-    check_bool,
-    check_each,
-    check_list,
-    check_whole,
-    either,
-)
+from vocoder.audio.settings import MOST_SAMPLES
 from vocoder.generators.base import Generator
 from vocoder.heads import build_head
+from vocoder.kinds import check_bool, check_each, check_list, check_whole, either
 from vocoder.layers.residual import ResidualBlock
 from vocoder.layers.weight_norm import conv1d, conv1d_transpose
 

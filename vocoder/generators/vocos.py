@@ -4,9 +4,9 @@ import dataclasses
 
 import keras
 
-from vocoder.config import check_whole
 from vocoder.generators.base import Generator
 from vocoder.heads import build_head
+from vocoder.kinds import check_whole
 from vocoder.layers.convnext import KERNEL_SIZE, ConvNeXtBlock, initial_kernel, layer_norm
 from vocoder.layers.weight_norm import default_kernel
 
@@ -28,7 +28,7 @@ class Vocos(Generator):
             for the original's, istft.
         prior: "mel" or None, as in every generator; the original has none.
         n_mels: Bands of the mel; None for those of `audio`.
-        audio: Fields of `vocoder.config.AudioConfig`, which travel with the saved model, or None.
+        audio: Fields of `vocoder.audio.settings.AudioConfig`, which travel with the model, or None.
         name, dtype: As in every Keras model; dtype is a policy such as "mixed_bfloat16".
 
     Raises:

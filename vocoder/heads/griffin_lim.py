@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
+from vocoder.audio.settings import frame_margins
 from vocoder.audio.stft import inverse_stft, stft
-from vocoder.config import check_whole, frame_margins
 from vocoder.heads.spectral import SpectralHead
+from vocoder.kinds import check_whole
 
 MOMENTUM = 0.99  # of fast Griffin-Lim, as recommended there and in librosa
 MOST_ITERATIONS = 1000

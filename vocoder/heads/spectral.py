@@ -4,8 +4,8 @@ import math
 
 from keras import ops
 
-from vocoder.config import check_number, check_whole, either
 from vocoder.heads.base import Head
+from vocoder.kinds import check_number, check_whole, either
 
 MOST_N_FFT = 2**13  # whose inverse DFT as a matrix has half a gigabyte
 

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from vocoder.config import check_whole
 from vocoder.heads.base import Head
 from vocoder.heads.spectral import MOST_N_FFT
+from vocoder.kinds import check_whole
 from vocoder.layers.weight_norm import default_kernel
 
 

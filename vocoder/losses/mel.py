@@ -4,19 +4,9 @@ import keras
 from keras import ops
 
 from vocoder.audio.mel import log_compress, mel_filterbank
+from vocoder.audio.settings import MOST_BANDS, MOST_SAMPLES, check_log, check_window, frame_margins
 from vocoder.audio.stft import pad_reflect, power_spectrogram
-from vocoder.config import (
-    MOST_BANDS,
-    MOST_SAMPLES,
-    check_bool,
-    check_each,
-    check_list,
-    check_log,
-    check_number,
-    check_whole,
-    check_window,
-    frame_margins,
-)
+from vocoder.kinds import check_bool, check_each, check_list, check_number, check_whole
 
 
 @keras.saving.register_keras_serializable("vocoder")

@@ -9,8 +9,9 @@ import math
 import keras
 from keras import ops
 
+from vocoder.audio.settings import MOST_SAMPLES, check_window
 from vocoder.audio.stft import SILENCE, power_spectrogram
-from vocoder.config import MOST_SAMPLES, check_each, check_number, check_window
+from vocoder.kinds import check_each, check_number
 
 
 @keras.saving.register_keras_serializable("vocoder")

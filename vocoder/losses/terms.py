@@ -6,7 +6,7 @@ from keras import ops
 
 from vocoder import registry
 from vocoder.errors import InputError
-from vocoder.kinds import checked
+from vocoder.kinds import Number, checked
 from vocoder.losses.adversarial import AdversarialLoss, ScoreAccuracy
 from vocoder.losses.multi import LossCfg, MultiLoss
 
@@ -44,7 +44,7 @@ def build_multi_loss(
         if not isinstance(term, Mapping):
             raise InputError(f"{key}: must be a mapping such as {{loss: mel, weight: 1}}")
         term = dict(term)
-        weight = checked(term.pop("weight", 1.0), float, f"{key}.weight")
+        weight = checked(term.pop("weight", 1.0), Number, f"{key}.weight")
         provided = {"sample_rate": sample_rate, "name": name}
         loss = registry.build(registry.LOSSES, term, key, name_key="loss", provided=provided)
         if getattr(loss, "of_features", False):

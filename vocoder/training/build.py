@@ -55,7 +55,7 @@ def build_trainer(config: RunConfig, new: bool = True) -> Trainer:
             generator, discriminators, settings.discriminator_start, settings.discriminator_warmup
         )
         arguments["discriminator_loss"] = build_discriminator_loss(loss)
-        arguments["discriminator_optimizer"] = build_discriminator_optimizer(settings)
+        arguments["discriminator_optimizer"] = build_discriminator_optimizer(config)
     if new and settings.pretrained:
         path = user_path(settings.pretrained)
         path = next(generators_of(path), path / GENERATOR) if path.is_dir() else path
@@ -64,7 +64,7 @@ def build_trainer(config: RunConfig, new: bool = True) -> Trainer:
         path = user_path(settings.pretrained_discriminators)
         key = "trainer.pretrained_discriminators"
         _begin_with(discriminators, load_discriminators, path, key)
-    trainer.compile(build_optimizer(settings), **arguments)
+    trainer.compile(build_optimizer(config), **arguments)
     return trainer
 
 

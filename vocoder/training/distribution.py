@@ -17,12 +17,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from vocoder import registry
 from vocoder.config import TrainerConfig
 from vocoder.errors import InputError
 from vocoder.overrides import for_shell, written
-
-STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 
 
 def build_strategy(trainer: TrainerConfig) -> tf.distribute.Strategy:
@@ -38,13 +35,11 @@ def build_strategy(trainer: TrainerConfig) -> tf.distribute.Strategy:
             Slurm job step, with all GPUs of each. "auto": the largest of these that there is.
 
     Raises:
-        InputError: The name is unknown, there is no cluster, or XLA is to compile for several
-            devices.
+        InputError: There is no cluster, or XLA is to compile for several devices.
     """
     if trainer.deterministic:
         tf.config.experimental.enable_op_determinism()
     name = trainer.strategy
-    registry.known(name, STRATEGIES, "trainer.strategy")
     if name == "auto":
         several = len(tf.config.list_physical_devices("GPU")) > 1
         name = "multi_worker" if _in_cluster() else "mirrored" if several else "none"

@@ -1,21 +1,24 @@
-"""AdamW and its learning rate, by Keras' own means."""
+"""Optimizers and the schedules of their learning rates, by Keras' own means."""
 
-import dataclasses
 import math
+from typing import Annotated
 
 import keras
 from keras import ops
+from pydantic import Field
 
 from vocoder import registry
-from vocoder.config import TrainerConfig
+from vocoder.config import RunConfig
+from vocoder.errors import InputError
+from vocoder.kinds import Flag, Number, Whole, checked
 
 
-@keras.saving.register_keras_serializable("vocoder")
-class AdamW(keras.optimizers.AdamW):
-    """Keras' AdamW, whose moving averages are those of the weights after each update.
+class Trained:
+    """What every optimizer here has beside what Keras' has.
 
-    Keras' own takes them at every call, also where gradients are only accumulated, so that an
-    update counts as many times as batches share it.
+    Its moving averages are those of the weights after each update. Keras takes them at every call,
+    also where gradients are only accumulated, so that an update counts as many times as batches
+    share it.
     """
 
     def _update_model_variables_moving_average(self, trainable_variables):
@@ -32,10 +35,35 @@ class AdamW(keras.optimizers.AdamW):
         Training goes on from them, be it in another `fit` or from a checkpoint.
         """
 
-    def pass_to(self, share: float) -> None:
+    def go_to(self, share: float) -> None:
         """Tells the schedule which share of the run is over, from 0 to 1."""
         if isinstance(self._learning_rate, Cosine):
             self._learning_rate.passed.assign(share)
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class Adam(Trained, keras.optimizers.Adam):
+    """Kingma and Ba, arXiv:1412.6980."""
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class AdamW(Trained, keras.optimizers.AdamW):
+    """Loshchilov and Hutter, arXiv:1711.05101: HiFi-GAN's."""
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class Lion(Trained, keras.optimizers.Lion):
+    """Chen et al., arXiv:2302.06675."""
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class Muon(Trained, keras.optimizers.Muon):
+    """Jordan et al., kellerjordan.github.io/posts/muon; Adam for what is no matrix."""
+
+
+@keras.saving.register_keras_serializable("vocoder")
+class SGD(Trained, keras.optimizers.SGD):
+    """Gradient descent, with momentum if there is any."""
 
 
 @keras.saving.register_keras_serializable("vocoder")
@@ -82,57 +110,100 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-def constant(trainer: TrainerConfig, begin: int):
+def constant(learning_rate):
     """The same rate all the way."""
-    return trainer.learning_rate
+    return learning_rate
 
 
-def exponential(trainer: TrainerConfig, begin: int):
+def exponential(learning_rate, decay_rate, decay_steps):
     """`decay_rate` for every `decay_steps` steps, in stairs, as HiFi-GAN's 0.999 an epoch.
 
     It has no end that minutes could bring nearer.
     """
     return keras.optimizers.schedules.ExponentialDecay(
-        trainer.learning_rate, trainer.decay_steps, trainer.decay_rate, staircase=True
+        learning_rate, decay_steps, decay_rate, staircase=True
     )
 
 
-def cosine(trainer: TrainerConfig, begin: int):
-    """Linear warm-up from 0, then half a cosine down to `final_rate` of it at the run's end."""
-    return Cosine(
-        trainer.learning_rate, trainer.max_steps, trainer.warmup_steps, trainer.final_rate, begin
-    )
-
-
-def build_optimizer(trainer: TrainerConfig, begin: int = 0) -> AdamW:
-    """AdamW as the config asks for it.
-
-    Args:
-        begin: Step of the run that is the optimizer's first.
+def cosine(learning_rate, warmup_steps, final_rate, max_steps, begin):
+    """Linear warm-up from 0, then half a cosine down to `final_rate` of it at the run's end.
 
     Raises:
-        InputError: The schedule is unknown.
+        ValueError: "warmup_steps: reason".
     """
-    schedule = registry.find(registry.SCHEDULES, trainer.schedule, "trainer.schedule")
-    accumulation = trainer.gradient_accumulation_steps
-    return AdamW(
-        schedule(trainer, begin),
-        beta_1=trainer.beta_1,
-        beta_2=trainer.beta_2,
-        weight_decay=trainer.weight_decay,
-        global_clipnorm=trainer.global_clipnorm,
-        gradient_accumulation_steps=accumulation if accumulation > 1 else None,
-        use_ema=trainer.ema_momentum is not None,
-        ema_momentum=0.99 if trainer.ema_momentum is None else trainer.ema_momentum,
-    )
+    if warmup_steps >= max_steps - begin:
+        raise ValueError(
+            f"warmup_steps: {warmup_steps} must be below the {max_steps - begin} steps"
+        )
+    return Cosine(learning_rate, max_steps, warmup_steps, final_rate, begin)
 
 
-def build_discriminator_optimizer(trainer: TrainerConfig) -> AdamW:
-    """That of the discriminators: the same, over the steps that they are trained, with no average.
+# Of what kind and in which range the arguments are, of which Keras looks at few.
+POSITIVE, SHARE = Annotated[Number, Field(gt=0)], Annotated[Number, Field(ge=0, lt=1)]
+FROM_0, UP_TO_1 = Annotated[Number, Field(ge=0)], Annotated[Number, Field(ge=0, le=1)]
+BETAS = "beta_1", "beta_2", "adam_beta_1", "adam_beta_2", "momentum", "ema_momentum"
+LIMITS = "weight_decay", "adam_weight_decay", "clipnorm", "clipvalue", "global_clipnorm"
+ARGUMENTS = {
+    **dict.fromkeys(("learning_rate", "adam_lr_ratio", "epsilon"), POSITIVE),
+    **dict.fromkeys(BETAS, SHARE),
+    **dict.fromkeys(LIMITS, FROM_0 | None),
+    **dict.fromkeys(("decay_rate", "final_rate"), UP_TO_1),
+    **dict.fromkeys(("use_ema", "nesterov", "amsgrad"), Flag),
+    "gradient_accumulation_steps": Annotated[Whole, Field(ge=1)] | None,
+    "decay_steps": Annotated[Whole, Field(ge=1)],
+    "warmup_steps": Annotated[Whole, Field(ge=0)],
+}
+# Keras' arguments that are the run's own business.
+NOT_OURS = ("loss_scale_factor", "ema_overwrite_frequency", "exclude_layers", "exclude_embeddings")
+
+
+def build_optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
+    """That of the generator, with its schedule.
 
     Raises:
-        InputError: The schedule is unknown.
+        InputError: Names the key.
     """
-    rate = trainer.discriminator_learning_rate or trainer.learning_rate
-    settings = dataclasses.replace(trainer, learning_rate=rate, ema_momentum=None)
-    return build_optimizer(settings, begin=trainer.discriminator_start)
+    return _build(config, config.optimizer, config.schedule, "", begin=0)
+
+
+def build_discriminator_optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
+    """That of the discriminators, over the steps that they are trained, with no average.
+
+    It is as the generator's but for what `discriminator_optimizer` says, and so is its schedule.
+    If these name another optimizer or schedule, all of it is theirs.
+
+    Raises:
+        InputError: Names the key.
+    """
+    optimizer = _inheriting(config.discriminator_optimizer, config.optimizer)
+    schedule = _inheriting(config.discriminator_schedule, config.schedule)
+    begin = config.trainer.discriminator_start
+    if begin >= config.trainer.max_steps:
+        raise InputError(
+            f"trainer.discriminator_start: {begin} leaves nothing of trainer.max_steps="
+            f"{config.trainer.max_steps} to the discriminators"
+        )
+    return _build(config, optimizer | {"use_ema": False}, schedule, "discriminator_", begin)
+
+
+def _inheriting(node, other) -> dict:
+    return dict(node) if node.get("name", other.get("name")) != other.get("name") else other | node
+
+
+def _build(config, node, schedule, prefix, begin):
+    key, node = f"{prefix}optimizer", dict(node)
+    for name in node:
+        if name in NOT_OURS:
+            raise InputError(f"{key}.{name}: not used here")
+    if "learning_rate" not in node:
+        raise InputError(f"{key}.learning_rate: missing; give {key}.learning_rate=RATE")
+    run = {"max_steps": config.trainer.max_steps, "begin": begin}
+    rate = node.pop("learning_rate")
+    rate = {"learning_rate": checked(rate, ARGUMENTS["learning_rate"], f"{key}.learning_rate")}
+    rate = registry.build(
+        registry.SCHEDULES, schedule, f"{prefix}schedule", provided=run | rate, kinds=ARGUMENTS
+    )
+    if node.get("gradient_accumulation_steps") == 1:
+        node["gradient_accumulation_steps"] = None  # which is Keras' word for it
+    provided = {"learning_rate": rate}
+    return registry.build(registry.OPTIMIZERS, node, key, provided=provided, kinds=ARGUMENTS)

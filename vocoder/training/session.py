@@ -130,7 +130,7 @@ class Session(keras.callbacks.Callback):
         )
         if several_workers(trainer.distribute_strategy):
             trainer.announced = {name: tf.Variable(0.0) for name in ("minutes", "stopped")}
-        self._pass_to(self._minutes())
+        self._go_to(self._minutes())
         self.interruption.deferred = True
         if trainer.step == 0 or self._was_interrupted_in_validation():
             losses = trainer.evaluate(
@@ -151,7 +151,7 @@ class Session(keras.callbacks.Callback):
         minutes = self._agreed("minutes", self._minutes(), logs)
         self.stopped = self._agreed("stopped", float(self._interrupted), logs) > 0
         last = step >= config.max_steps or minutes >= 1
-        self._pass_to(minutes)
+        self._go_to(minutes)
         self.bar.update()
         if bad := self.model.nonfinite(logs):
             self._skip(bad)
@@ -193,10 +193,10 @@ class Session(keras.callbacks.Callback):
         """The share of `max_minutes` that this process has trained, over all sessions."""
         return (time.monotonic() - self.start) / 60 / (self.config.max_minutes or math.inf)
 
-    def _pass_to(self, minutes):
+    def _go_to(self, minutes):
         """The schedules go by the steps, or by the minutes where these are to end the run first."""
         passed = max(self.model.step / self.config.max_steps, (minutes - SPARE) / (1 - SPARE))
-        self.model.pass_to(min(passed, 1.0))
+        self.model.go_to(min(passed, 1.0))
 
     def _agreed(self, name, mine, logs) -> float:
         """A value of this process; with several workers, the mean that all of them read at once."""

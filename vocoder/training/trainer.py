@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vocoder.errors import InputError
-from vocoder.training.optimizer import AdamW
+from vocoder.training.optimizer import Trained
 
 log = logging.getLogger("vocoder")
 
@@ -265,12 +265,12 @@ class Trainer(keras.Model):
             total = total + values[ADDED] / replicas
         return total, {"loss": total * replicas} | values
 
-    def pass_to(self, share: float) -> None:
+    def go_to(self, share: float) -> None:
         """Tells the schedules which share of the run is over, from 0 to 1."""
         for optimizer in self.optimizers:
             optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-            if isinstance(optimizer, AdamW):
-                optimizer.pass_to(share)
+            if isinstance(optimizer, Trained):
+                optimizer.go_to(share)
 
     @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vocoder.audio import MelSpectrogram
-from vocoder.config import AudioConfig
+from vocoder.audio.settings import AudioConfig
 from vocoder.errors import InputError, printable
 from vocoder.losses.terms import FEATURES
 from vocoder.training.log import COLUMNS, TRAINING, RunLog

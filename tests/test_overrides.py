@@ -13,7 +13,14 @@ from omegaconf import OmegaConf
 
 from vocoder.composition import register_resolvers
 from vocoder.errors import InputError
-from vocoder.overrides import check_plain, command, for_shell, hydra_errors_as_input_errors, written
+from vocoder.overrides import (
+    check_plain,
+    command,
+    for_shell,
+    hydra_errors_as_input_errors,
+    values_of,
+    written,
+)
 from vocoder.paths import asset
 
 ODD = "=, '\"()[]{}$\\~-äß录:;&|*?#!%@`^<>.01eE+_/"
@@ -93,3 +100,15 @@ def test_how_to_quote_is_told(override):
 @pytest.mark.parametrize("text", ["data.root='$'", "data.root='a$b'", "~loss.terms.stft"])
 def test_a_dollar_alone_is_plain(text):
     check_plain(text)
+
+
+def test_values_of_overrides():
+    given = [
+        "optimizer.learning_rate=2e-4", "generator=vocos", "~loss.terms.stft",
+        "+loss.terms.a={b: 1}",
+        "trainer.validation_metrics=[stoi,mcd]", "trainer.jit_compile=true", "data.cache=null",
+    ]  # fmt: skip
+    assert values_of(given) == {
+        "optimizer.learning_rate": 2e-4, "generator": "vocos", "loss.terms.a": "{b:1}",
+        "trainer.validation_metrics": "[stoi,mcd]", "trainer.jit_compile": True,
+    }  # fmt: skip

@@ -90,6 +90,7 @@ class RunConfig:
     schedule: dict[str, Any]
     discriminator_optimizer: dict[str, Any]
     discriminator_schedule: dict[str, Any]
+    callbacks: dict[str, Any]
     data: DataConfig
     trainer: TrainerConfig
     seed: int

@@ -122,6 +122,21 @@ def _parse(text):
     return override
 
 
+def values_of(overrides: list[str]) -> dict:
+    """The values that overrides give, by key: of groups their options, of lists and mappings texts.
+
+    Deletions are left out.
+    """
+    values = {}
+    for override in map(parsed, overrides):
+        value = None if override.is_delete() else override.value()
+        if isinstance(value, (bool, int, float, str)):
+            values[override.key_or_group] = value
+        elif value is not None:
+            values[override.key_or_group] = _written(value)
+    return values
+
+
 def read(path: Path) -> list[str]:
     """The overrides in a run's folder, which may come from a stranger.
 

@@ -70,6 +70,9 @@ OPTIMIZERS = {
     "sgd": "vocoder.training.optimizer:SGD",
 }
 
+# Of Keras', for the epochs from one validation to the next.
+CALLBACKS = {"early_stopping": "keras.callbacks:EarlyStopping"}
+
 SCHEDULES = {
     "constant": "vocoder.training.optimizer:constant",
     "exponential": "vocoder.training.optimizer:exponential",

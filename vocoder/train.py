@@ -20,7 +20,7 @@ from vocoder.composition import OVERRIDES, register_resolvers, with_resumed_over
 from vocoder.config import RunConfig
 from vocoder.errors import BROKEN_PIPE, InputError
 from vocoder.overrides import command as command_line
-from vocoder.overrides import hydra_errors_as_input_errors, prepared
+from vocoder.overrides import hydra_errors_as_input_errors, prepared, values_of
 from vocoder.paths import asset
 from vocoder.startup import check_run_folder, command, import_keras, training_log
 from vocoder.training.interruption import Interruption
@@ -43,7 +43,7 @@ def train(
     from vocoder.data.pipeline import AudioPipeline, reading_errors
     from vocoder.evaluation.metric import build_metrics
     from vocoder.training import distribution
-    from vocoder.training.build import build_trainer
+    from vocoder.training.build import build_callbacks, build_trainer
     from vocoder.training.checkpoints import Checkpoints, done, to_resume
     from vocoder.training.log import RunLog
     from vocoder.training.run_folder import GENERATOR, locked, offer, set_aside
@@ -67,6 +67,7 @@ def train(
                     offer(resume, run)
             print(f"done already; {limit}, and a larger number goes on")
             return
+        callbacks = build_callbacks(config)
         metrics = build_metrics(config.trainer.validation_metrics, "trainer.validation_metrics")
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
@@ -98,6 +99,7 @@ def train(
         log.keep("config.yaml", text)
         log.keep(OVERRIDES, yaml.safe_dump(overrides))
         log.text("config", text)
+        log.hparams(values_of(overrides))
         parameters = f"{trainer.generator.count_params():,} parameters"
         print(f"{pipeline.description}; {parameters}; run folder {run}")
         heard = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
@@ -117,7 +119,7 @@ def train(
         def batches(step):
             return worker.share(lambda **share: pipeline.train(step, **share))
 
-        session.fit(trainer, batches)
+        session.fit(trainer, batches, callbacks)
 
         if session.stopped:
             print(f"stopped; to go on: {command_line(trainer__resume=run)}")

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from running import scalars
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from vocoder.errors import InputError
 from vocoder.training.log import RunLog, picture, read_losses
@@ -289,3 +290,18 @@ def test_picture_shows_the_difference(rng):
     assert same.dtype == np.uint8 and same.ndim == 3 and same.shape[-1] == 3
     third = same.shape[0] * 2 // 3
     assert (same[third:] != other[third:]).mean() > 0.1
+
+
+def test_hparams_stand_beside_the_figures_once(tmp_path):
+    run = tmp_path / "run"
+    for start_step in (0, 2):  # the second goes on
+        log = RunLog(run, ["loss"], start_step)
+        log.hparams({"optimizer.learning_rate": 1e-3, "generator": "vocos", "seed": 3})
+        log.scalars("validation", start_step + 1, {"loss": 0.5})
+    (path,) = (run / "tensorboard").glob("*tfevents*")
+    events = EventAccumulator(str(path)).Reload()
+    assert events.PluginTagToContent("hparams").keys() == {metadata.SESSION_START_INFO_TAG}
+    content = events.PluginTagToContent("hparams")[metadata.SESSION_START_INFO_TAG]
+    found = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert found["optimizer.learning_rate"].number_value == 1e-3
+    assert found["generator"].string_value == "vocos" and found["seed"].number_value == 3

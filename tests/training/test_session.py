@@ -379,3 +379,31 @@ def test_a_sample_that_can_not_be_written_costs_a_warning(tmp_path, caplog):
     assert [len(session.samples.paths), complete(tmp_path)[-1].name] == [1, "step-00000008"]
     steps = {path.parent.name for path in tmp_path.rglob("*_synthesised.wav")}
     assert steps == {"step-00000000", "step-00000008"}
+
+
+def test_callbacks_of_keras_see_every_validation_as_an_epoch(tmp_path):
+    seen = []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda i, logs: seen.append((i, dict(logs))))
+    often = {"validate_every": 3, "metrics": [Told(*range(9))]}
+    train(tmp_path, callbacks=[note], **often)
+    assert [i for i, _ in seen] == [0, 1, 2]
+    points_of = points(tmp_path, "validation")
+    assert [logs["val_loss"] for _, logs in seen] == pytest.approx(
+        [points_of[step] for step in (3, 6, 8)], rel=1e-6
+    )
+    assert [logs["val_told"] for _, logs in seen] == [1, 2, 3]
+    # In an epoch's logs are the means over its steps.
+    trained = points(tmp_path)
+    assert list(trained) == [2, 3, 4, 6, 8]
+    assert seen[0][1]["loss"] == pytest.approx((2 * trained[2] + trained[3]) / 3, rel=1e-5)
+
+
+def test_a_callback_may_end_the_run_which_then_is_saved(tmp_path):
+    stop = keras.callbacks.EarlyStopping("val_told", patience=1, mode="max")
+    told = Told(0.0, 3.0, 2.0, 1.0, 0.0)
+    intervals = {"validate_every": 1, "checkpoint_every": 100, "log_every": 100}
+    trainer, session = train(tmp_path, metrics=[told], callbacks=[stop], **intervals)
+    assert trainer.step == 2 and not session.stopped
+    assert complete(tmp_path)[-1].name == "step-00000002"
+    trainer, _ = train(tmp_path, metrics=[Told(*range(9))], **intervals)
+    assert trainer.step == 8

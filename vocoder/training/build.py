@@ -6,6 +6,7 @@ from vocoder import registry
 from vocoder.config import RunConfig
 from vocoder.discriminators.combined import build_discriminators
 from vocoder.errors import InputError
+from vocoder.kinds import Number
 from vocoder.layers.weight_norm import adopt_weights
 from vocoder.losses.terms import build_discriminator_loss, build_multi_loss
 from vocoder.paths import user_path
@@ -66,6 +67,22 @@ def build_trainer(config: RunConfig, new: bool = True) -> Trainer:
         _begin_with(discriminators, load_discriminators, path, key)
     trainer.compile(build_optimizer(config), **arguments)
     return trainer
+
+
+def build_callbacks(config: RunConfig) -> list:
+    """Those of `{NAME: {callback: CALLBACK, argument: value, ...}, ...}`.
+
+    Raises:
+        InputError: Names the key.
+    """
+    found = []
+    for name, node in config.callbacks.items():
+        key = f"callbacks.{name}"
+        if not isinstance(node, dict):
+            raise InputError(f"{key}: must be a mapping such as {{callback: early_stopping}}")
+        kinds = {"min_delta": Number}  # whose default is a whole number
+        found.append(registry.build(registry.CALLBACKS, node, key, "callback", kinds=kinds))
+    return found
 
 
 def _begin_with(network, load, path, key):

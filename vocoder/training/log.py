@@ -18,6 +18,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tensorboard.plugins.hparams import api as hp
 
 from vocoder.errors import InputError, printable
 from vocoder.paths import file_name, open_regular, replacing
@@ -140,6 +141,17 @@ class RunLog:
         """Shows a text, such as the config, under TensorBoard's Text tab, for the steps to come."""
         with self._writing(), self.writers["train"].as_default():
             tf.summary.text(name, f"```\n{text}\n```", step=self._first)
+
+    def hparams(self, values: Mapping[str, bool | int | float | str]) -> None:
+        """Shows values beside the run's figures, under TensorBoard's HParams tab, once a run."""
+        folder = self.run / "tensorboard"
+        if any(folder.glob("*tfevents*")):  # of an earlier session
+            return
+        with self._writing():
+            writer = tf.summary.create_file_writer(os.fsencode(folder))
+            with writer.as_default():
+                hp.hparams(dict(values), trial_id=str(self.run.resolve()))
+            writer.close()
 
     def sample(self, step, name, waveform, synthesised, mel, synthesised_mel, sample_rate):
         """Writes the synthesis of a validation utterance, as sound and as picture.

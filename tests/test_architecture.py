@@ -84,6 +84,12 @@ def test_networks_and_losses_know_no_backend(path):
         assert module.split(".")[0] not in ("tensorflow", "jax", "torch"), f"imports {module}"
 
 
+def test_only_the_pipeline_of_the_data_needs_tensorflow():
+    for path in (PACKAGE / "data").glob("*.py"):
+        heavy = {module.split(".")[0] for module in imports(path)} & {"tensorflow", "keras"}
+        assert not heavy or path.name == "pipeline.py", path
+
+
 def test_nothing_is_instantiated_from_a_dotted_path():
     for path in FILES:
         text = path.read_text()

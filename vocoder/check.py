@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vocoder.audio import files
-from vocoder.data.index import find
+from vocoder.data.listing import find
 from vocoder.data.probe import Probes
 from vocoder.errors import InputError, printable
 from vocoder.paths import user_path

@@ -101,7 +101,7 @@ def train(
         log.text("config", text)
         log.hparams(values_of(overrides))
         parameters = f"{trainer.generator.count_params():,} parameters"
-        print(f"{pipeline.description}; {parameters}; run folder {run}")
+        print(f"{pipeline.reader.description}; {parameters}; run folder {run}")
         heard = pipeline.utterances(config.trainer.samples if worker.is_chief else 0)
         samples = Samples(heard, config.audio, log)
         session = Session(

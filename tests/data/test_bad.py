@@ -15,7 +15,7 @@ from configs import data_config
 from vocoder.audio import files
 from vocoder.audio.settings import AudioConfig
 from vocoder.data import probe
-from vocoder.data.index import load_corpus
+from vocoder.data.corpus import load_corpus
 from vocoder.data.pipeline import AudioPipeline, reading_errors
 from vocoder.data.quarantine import Quarantine
 from vocoder.errors import InputError
@@ -89,7 +89,7 @@ def test_what_is_bad_when_it_is_indexed(name, make, root, tmp_path, caplog):
     spoil(root / name)
     for _ in range(2):  # also when the index is cached
         made = make()
-        assert len(made.training.index) + len(made.held_out.index) == 12
+        assert len(made.reader.training.index) + len(made.reader.held_out.index) == 12
     found = rows(tmp_path)
     assert list(found) == [name] and reason in found[name]["reason"] and found[name]["when"]
     assert (tmp_path / "run/quarantine.csv").read_text().count("\n") == 2
@@ -102,7 +102,7 @@ def test_what_is_bad_when_it_is_indexed(name, make, root, tmp_path, caplog):
 @pytest.mark.parametrize("fault", ["broken", "vanished", "nan", "silent", "half"])
 def test_what_turns_bad_is_drawn_again_the_same_after_a_resume(fault, make, root, tmp_path):
     made = make()
-    path = root / made.training.index.name(0)
+    path = root / made.reader.training.index.name(0)
     if fault == "broken":
         in_place(path, b"")
     elif fault == "vanished":
@@ -120,7 +120,7 @@ def test_what_turns_bad_is_drawn_again_the_same_after_a_resume(fault, make, root
     assert list(rows(tmp_path)) == [path.name]
     resumed = AudioPipeline.__new__(AudioPipeline)  # as a process that has seen no bad file
     resumed.__dict__ |= made.__dict__
-    resumed._silent, resumed.quarantine = {}, Quarantine(None, 0.5)
+    resumed.reader._silent, resumed.reader.quarantine = {}, Quarantine(None, 0.5)
     for step in (3, 7, 11):
         np.testing.assert_array_equal(waveforms(resumed.train(step), 1)[0], whole[step])
     shares = [waveforms(resumed.train(5, [w], 2), 1)[0] for w in range(2)]
@@ -140,8 +140,8 @@ def test_too_many_end_training_with_the_list(make, root):
 
 def test_bad_validation_files_are_replaced(make, root, tmp_path):
     made = make(validation_fraction=0.9)
-    assert len(made.held_out.index) > 1
-    path = root / made.held_out.index.name(0)
+    assert len(made.reader.held_out.index) > 1
+    path = root / made.reader.held_out.index.name(0)
     in_place(path, b"")
     batches = waveforms(made.validation(), -1)
     assert all(np.abs(waveform).max() > 0.1 for waveform in batches)
@@ -229,10 +229,10 @@ def test_only_regular_files_are_read(kind, make, root, tmp_path):
     else:
         path.symlink_to("/dev/zero")
     made = make()
-    assert len(made.training.index) + len(made.held_out.index) == 12
+    assert len(made.reader.training.index) + len(made.reader.held_out.index) == 12
     assert list(rows(tmp_path)) == ["12.wav"]
     # Also where a recording was when the corpus was looked through.
-    path = root / made.training.index.name(0)
+    path = root / made.reader.training.index.name(0)
     path.unlink()
     os.mkfifo(path)
     waveforms(made.train(), 10)
@@ -337,7 +337,7 @@ def test_odd_paths(make, root, tmp_path, rng):
     (root / os.fsdecode(b"bad-\xe9\n.wav")).write_text("no audio")
     (root / "ro").chmod(0o555)
     made = make()
-    sides = made.training.index, made.held_out.index
+    sides = made.reader.training.index, made.reader.held_out.index
     found = {side.name(i) for side in sides for i in range(len(side))}
     assert found >= {*names, "link.wav"} and len(found) == 12 + len(names) + 1
     waveforms(made.train(), 10)
@@ -349,6 +349,6 @@ def test_odd_paths(make, root, tmp_path, rng):
 def test_unreadable_files_and_folders(make, root, tmp_path, caplog):
     (root / "00.wav").chmod(0)
     (root / "shut").mkdir(mode=0)
-    assert len(make().training.index)
+    assert len(make().reader.training.index)
     assert list(rows(tmp_path)) == ["00.wav"] and "shut: the folder can't be" in caplog.text
     (root / "shut").chmod(0o755)

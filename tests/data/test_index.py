@@ -10,7 +10,9 @@ import yaml
 
 from configs import data_config
 from vocoder.data import index as indexing
-from vocoder.data.index import Names, build, find, load_corpus, split
+from vocoder.data.corpus import load_corpus, split
+from vocoder.data.index import ByteStrings, build
+from vocoder.data.listing import find
 from vocoder.errors import InputError
 from vocoder.paths import asset
 
@@ -143,7 +145,7 @@ def test_every_changed_file_of_many_is_noticed(tmp_path, opened):
     root = tmp_path / "corpus"
     for i in range(200):
         write(root / f"{i:03d}.wav", 1000)
-    names = Names.of(find(root, ["**/*"]))
+    names = ByteStrings.of(find(root, ["**/*"]))
     index = build(root, names, tmp_path / "index.npz")
     assert (index.size > 0).all() and (index.mtime_ns > 0).all() and len(opened) == 200
     opened.clear()
@@ -156,7 +158,7 @@ def test_every_changed_file_of_many_is_noticed(tmp_path, opened):
 
 def test_a_cache_of_an_earlier_version_is_not_believed(corpus, tmp_path, opened):
     cache = tmp_path / "index.npz"
-    names = Names.of(find(corpus, ["**/*"]))
+    names = ByteStrings.of(find(corpus, ["**/*"]))
     build(corpus, names, cache)
     with np.load(cache) as saved:
         kept = {key: saved[key] for key in saved if key != "version"}
@@ -209,7 +211,7 @@ def test_unreadable_files_are_left_out(corpus, tmp_path, caplog):
 
 def test_split_is_stable():
     names = [f"speaker{i % 7}/{i:05d}.wav".encode() for i in range(4000)]
-    some, all_ = Names.of(names[::2]), Names.of(names)
+    some, all_ = ByteStrings.of(names[::2]), ByteStrings.of(names)
     few, many = split(some, 0.1), split(all_, 0.1)
     np.testing.assert_array_equal(few, many[::2])
     assert 0.08 < many.mean() < 0.12
@@ -217,11 +219,11 @@ def test_split_is_stable():
 
 
 def test_each_side_has_a_file(caplog):
-    names = Names.of([b"a.wav", b"b.wav", b"c.wav"])
+    names = ByteStrings.of([b"a.wav", b"b.wav", b"c.wav"])
     assert split(names, 0.0).sum() == 1
     assert "validates" in caplog.text
     assert split(names, 0.9999999).sum() == 2
-    assert split(Names.of([b"a.wav"]), 0.1).tolist() == [True]
+    assert split(ByteStrings.of([b"a.wav"]), 0.1).tolist() == [True]
 
 
 def test_a_single_file_is_on_both_sides(tmp_path, caplog):

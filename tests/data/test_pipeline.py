@@ -76,12 +76,12 @@ def test_mels_are_slices_of_the_whole_utterances(pipeline, root, padding, n_fft,
     made = pipeline(audio, segment_length=length)
     mel_of = MelSpectrogram(**vars(audio))
     whole = []
-    for i in range(len(made.training.index)):
-        samples, _ = soundfile.read(made.training.index.path(i), dtype="float32")
+    for i in range(len(made.reader.training.index)):
+        samples, _ = soundfile.read(made.reader.training.index.path(i), dtype="float32")
         samples = np.pad(samples, (0, max(0, length - len(samples))))
         whole.append((samples, np.asarray(mel_of(samples[None]))[0]))
     for step, (mel, waveform) in enumerate(taken(made.train(), 8)):
-        rows, starts, _ = made.segments.draw(step, 4)
+        rows, starts, _ = made.reader._segments.draw(step * 4, 4)
         for j, (row, start) in enumerate(zip(rows, starts, strict=True)):
             samples, mels = whole[row]
             np.testing.assert_array_equal(waveform[j], samples[start : start + length])
@@ -115,7 +115,7 @@ def test_gains_do_not_clip(pipeline):
 
 def test_validation(pipeline):
     made = pipeline()
-    frames = made.held_out.samples
+    frames = made.reader.held_out.samples
     every = int(np.maximum(1, frames // 8192).sum())
     for wanted in (1, 2, 100):
         batches = taken(pipeline(validation_segments=wanted, batch_size=3).validation(), -1)
@@ -129,7 +129,7 @@ def test_validation(pipeline):
 def test_utterances(pipeline, root):
     made = pipeline()
     found = made.utterances(100)
-    assert len(found) == len(made.held_out.index) == 3
+    assert len(found) == len(made.reader.held_out.index) == 3
     for name, features, waveform in found:
         mel = features["mel"]
         samples, _ = soundfile.read(root / name, dtype="float32")
@@ -141,7 +141,7 @@ def test_utterances(pipeline, root):
 
 
 def test_description(pipeline):
-    assert pipeline().description == "2 files (0:00:03) train, 3 (0:00:03) validate"
+    assert pipeline().reader.description == "2 files (0:00:03) train, 3 (0:00:03) validate"
 
 
 def test_rates(pipeline, root, rng):
@@ -152,7 +152,7 @@ def test_rates(pipeline, root, rng):
     with pytest.raises(InputError, match=message):
         pipeline()
     made = pipeline(resample=True)
-    assert 22050 in np.concatenate([made.training.samples, made.held_out.samples])
+    assert 22050 in np.concatenate([made.reader.training.samples, made.reader.held_out.samples])
     taken(made.train(), 3)
 
 
@@ -211,7 +211,7 @@ def mels(tmp_path, root):
 def test_mels_from_files(pipeline, mels):
     made, own = pipeline(mels=str(mels)), pipeline()
     for side in ("training", "held_out"):
-        ours, theirs = getattr(made, side), getattr(own, side)
+        ours, theirs = getattr(made.reader, side), getattr(own.reader, side)
         for i in range(len(ours.index)):
             start = (int(ours.samples[i]) // 256 - 32) * 256 if ours.samples[i] > 8192 else 0
             waveform, mel = made._read(ours, i, start, 8192)
@@ -238,7 +238,7 @@ def test_a_square_mel_is_read_as_its_neighbours(tmp_path, root, mels, pipeline, 
         mel = square if frames == 80 else np.zeros((frames, 80), np.float32)
         np.save((mels / name).with_suffix(".npy"), mel.T if turned else mel)
     made = pipeline(mels=str(mels))
-    for side in (made.training, made.held_out):
+    for side in (made.reader.training, made.reader.held_out):
         for i in range(len(side.index)):
             if side.index.name(i) == "a/1.wav":
                 np.testing.assert_array_equal(side.mels.read(i, 3, 5), square[3:8])
@@ -266,8 +266,8 @@ def test_mels_at_fault(pipeline, mels, mel, message):
     with pytest.raises(InputError, match=message):
         pipeline(mels=str(mels))
     made = pipeline(mels=str(mels), max_bad_fraction=0.5)
-    assert [*made.quarantine.messages] == [str(path)]
-    sides = made.training, made.held_out
+    assert [*made.reader.quarantine.messages] == [str(path)]
+    sides = made.reader.training, made.reader.held_out
     names = {side.index.name(i) for side in sides for i in range(len(side.index))}
     assert names == set(LENGTHS) - {"a/1.wav"}
 
@@ -279,8 +279,8 @@ def test_a_mel_that_turns_out_bad_is_drawn_again(pipeline, mels):
     made = pipeline(mels=str(mels), max_bad_fraction=0.5)
     for mel, _ in taken(made.train(), 6) + taken(made.validation(), -1):
         assert np.isfinite(mel).all()
-    assert [Path(path).name for path in made.quarantine.messages] in ([], ["1.npy"])
-    assert all("NaN" in message for message in made.quarantine.messages.values())
+    assert [Path(path).name for path in made.reader.quarantine.messages] in ([], ["1.npy"])
+    assert all("NaN" in message for message in made.reader.quarantine.messages.values())
 
 
 def test_all_bad_mels_are_named(pipeline, mels):
@@ -296,7 +296,7 @@ def test_all_bad_mels_are_named(pipeline, mels):
 def test_extensions_in_capitals(pipeline, mels):
     for path in mels.rglob("*.npy"):
         path.rename(path.with_suffix(".NPY"))
-    assert not pipeline(mels=str(mels)).quarantine.messages
+    assert not pipeline(mels=str(mels)).reader.quarantine.messages
 
 
 def test_squares_of_which_nothing_tells_how_they_lie(tmp_path, pipeline, root, mels, caplog):

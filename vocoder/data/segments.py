@@ -1,4 +1,6 @@
-"""Which segment comes at which step: a pure function of (seed, step).
+"""Which segment is at which position: a pure function of (seed, position).
+
+The batch of a step has the positions from step times batch size on.
 
 An epoch visits every slot of the corpus once, in an order that is computed and not stored. A file
 of `n` samples has `ceil(n / segment_length)` slots, so long files count by their duration.
@@ -39,20 +41,16 @@ class Segments:
         """How many segments an epoch has."""
         return int(self.ends[-1])
 
-    def draw(self, step: int, batch_size: int, share: int = 0, of: int = 1):
-        """The segments of one step.
+    def draw(self, first: int, count: int):
+        """The segments at some positions.
 
         Args:
-            step: From 0 on.
-            batch_size: Segments of all devices together, a multiple of `of`.
-            share, of: Which of the `of` equal parts of the batch to return.
+            first, count: Positions, from 0 on.
 
         Returns:
-            Files, first samples, and linear gains, (batch_size / of,) each.
+            Files, first samples, and linear gains, (count,) each.
         """
-        size = batch_size // of
-        rows = np.arange(share * size, (share + 1) * size, dtype=np.uint64)
-        position = np.uint64(step) * np.uint64(batch_size) + rows
+        position = np.uint64(first) + np.arange(count, dtype=np.uint64)
         epoch, place = np.divmod(position, np.uint64(self.slots))
         seed = _mix(np.array([self.seed % 2**64], np.uint64))
         slot = permute(place, self.slots, _mix(epoch ^ seed))
@@ -60,7 +58,7 @@ class Segments:
         starts = np.maximum(0, (self.frames[files] - self.segment_length) // self.hop_length) + 1
         noise = _mix(_mix(position) ^ seed)
         begin = (noise % starts.astype(np.uint64)).astype(np.int64) * self.hop_length
-        gains = np.ones(size, np.float32)
+        gains = np.ones(count, np.float32)
         if self.gain_db is not None:
             low, high = self.gain_db
             uniform = (_mix(noise) >> np.uint64(11)).astype(np.float64) / 2.0**53
@@ -71,7 +69,7 @@ class Segments:
         """What comes instead of a segment that turned out bad.
 
         Args:
-            position: Row of the step's batch, plus step times batch size.
+            position: Where it is.
             attempt: From 1 on; another number, another segment.
 
         Returns:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vocoder.audio import files
 from vocoder.audio.settings import AudioConfig
-from vocoder.data.index import find
+from vocoder.data.listing import find
 from vocoder.data.lists import Finder, entries
 from vocoder.errors import InputError, blamed_on
 from vocoder.evaluation.metric import Measure, Metric

@@ -16,8 +16,8 @@ def options(group: str) -> str:
     """Every option of a group as a block that opens, its file inside."""
     blocks = []
     for path in sorted((CONFIGS / group).rglob("*.yaml")):
-        name = path.relative_to(CONFIGS / group).with_suffix("")
+        option = f"{path.parent.relative_to(CONFIGS)}={path.stem}"
         lines = ["```yaml", *path.read_text().splitlines(), "```"]
         body = "\n".join(f"    {line}".rstrip() for line in lines)
-        blocks.append(f'??? note "`{group}={name}`"\n\n{body}')
+        blocks.append(f'??? note "`{option}`"\n\n{body}')
     return "\n\n".join(blocks)

@@ -122,14 +122,34 @@ def test_what_is_python_runs(page, tmp_path, monkeypatch):
 def extended(tmp_path):
     """The configs with those that the page on extending shows."""
     shutil.copytree(asset("configs"), tmp_path / "configs")
-    generator, corpus = blocks(ROOT / "docs/extending.md", "yaml")
+    generator, head, corpus = blocks(ROOT / "docs/extending.md", "yaml")
     (tmp_path / "configs/generator/frames.yaml").write_text(generator)
+    (tmp_path / "configs/generator/head/softclip.yaml").write_text(head)
     (tmp_path / "configs/data/mine.yaml").write_text(corpus)
     return tmp_path / "configs"
 
 
 def test_a_corpus_of_ones_own_composes(extended):
     assert composed(["data=mine"], extended).data.root == "/corpora/mine"
+
+
+def test_a_head_of_ones_own_is_any_generators(extended, monkeypatch):
+    from vocoder import registry
+    from vocoder.config import RunConfig
+    from vocoder.training.build import build_generator
+
+    code = next(code for code in blocks(ROOT / "docs/extending.md", "python") if "Softclip" in code)
+    module = types.ModuleType("vocoder.heads.softclip")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, "extending.md", "exec"), vars(module))
+    monkeypatch.setitem(registry.HEADS, "softclip", f"{module.__name__}:Softclip")
+    overrides = ["generator=vocos_small", "generator.prior=null", "generator/head=softclip"]
+    generator = build_generator(RunConfig.from_omegaconf(composed(overrides, extended)))
+    mel = np.random.default_rng(0).standard_normal((1, 5, 80)).astype(np.float32)
+    made = np.asarray(generator({"mel": mel}))
+    assert made.shape == (1, 5 * 256) and np.abs(made).max() < 1
+    twin = type(generator).from_config(generator.get_config())
+    assert twin.head.get_config() == {"name": "softclip", "hop_length": 256, "slope": 1.0}
 
 
 def test_a_generator_of_ones_own_trains_and_is_loaded(extended, tmp_path, monkeypatch):

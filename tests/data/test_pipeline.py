@@ -214,8 +214,8 @@ def test_mels_from_files(pipeline, mels):
         ours, theirs = getattr(made.reader, side), getattr(own.reader, side)
         for i in range(len(ours.index)):
             start = (int(ours.samples[i]) // 256 - 32) * 256 if ours.samples[i] > 8192 else 0
-            waveform, mel = made._read(ours, i, start, 8192)
-            stretch, _ = own._read(theirs, i, start, 8192)
+            waveform, mel = made.reader._read(ours, i, start, 8192)
+            stretch, _ = own.reader._read(theirs, i, start, 8192)
             np.testing.assert_array_equal(waveform, stretch[384:-384])
             frames = min(32, int(ours.samples[i]) // 256)
             # Where a short recording is extended, its own mel ends in a reflection instead.

@@ -267,6 +267,7 @@ def test_every_argument_of_discriminators_is_of_its_kind(folder):
         ("hifigan", "upsample_rates", [8.0], "upsample_rates: must be a whole number, not 8.0"),
         ("hifigan", "upsample_rates", 8, "upsample_rates: must be a list"),
         ("hifigan", "resblock", True, "resblock: must be a whole number, not True"),
+        ("hifigan", "istft_n_fft", 16, "unknown 'istft_n_fft'; another version"),
         ("hifigan", "head", {"activation": 3}, "head.activation: must be"),
         (
             "hifigan",

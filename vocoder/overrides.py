@@ -16,6 +16,25 @@ NO_TARGETS = (
     "_target_: not used here, because it would let a config run any code; "
     "name an entry of vocoder/registry.py instead"
 )
+# Keys of before, and where they are now.
+MOVED = {
+    **{f"trainer.{key}": f"optimizer.{key}" for key in (
+        "learning_rate", "beta_1", "beta_2", "weight_decay", "global_clipnorm",
+        "gradient_accumulation_steps", "ema_momentum",
+    )},
+    **{f"trainer.{key}": f"schedule.{key}" for key in (
+        "decay_rate", "decay_steps", "warmup_steps", "final_rate",
+    )},
+    "trainer.schedule": "schedule",
+    "trainer.discriminator_learning_rate": "discriminator_optimizer.learning_rate",
+    "generator.mel_prior": "generator.prior",
+    "generator.griffin_lim_iterations": "generator.head.iterations",
+    "generator.griffin_lim_training_iterations": "generator.head.training_iterations",
+    "generator.use_tanh_at_final": "generator.head.activation",
+    **{f"generator.istft_{key}": f"generator.head.{key}" for key in (
+        "n_fft", "hop_length", "padding", "phase",
+    )},
+}  # fmt: skip
 LIMIT = 2**20  # bytes of a run's overrides
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")
 # `${audio.n_mels}` and `${asset:data/demo}`; any other resolver could read the environment.
@@ -230,6 +249,8 @@ def _explained(error: Exception) -> str:
         return _how_to_quote(several[1], "several values, for a sweep with -m")
     if isinstance(error, OSError) and error.filename is not None:
         return f"hydra.run.dir: {error.filename}: {error.strerror}; give hydra.run.dir=FOLDER"
+    if (key := re.match(r"Could not override '([\w.]+)'", str(error))) and key[1] in MOVED:
+        return f"{key[1]}: is {MOVED[key[1]]} now"
     said = [str(error)]
     if isinstance(error.__cause__, OmegaConfBaseException):
         said.append(str(error.__cause__))

@@ -3,6 +3,7 @@
 Keras' safe mode stands behind these checks. What is promised is in SECURITY.md.
 """
 
+import inspect
 import io
 import json
 import math
@@ -88,6 +89,11 @@ def _load(path, classes, what, build):
     if _registered(config) not in classes:
         raise InputError(f"{path}: no {what}")
     stored = _check_weights(path, weights)
+    arguments = inspect.signature(_registered(config)).parameters
+    given = config.get("config")
+    if unknown := sorted(set(given) - set(arguments) if isinstance(given, dict) else ()):
+        line = f"unknown {', '.join(map(repr, unknown))}; another version of vocoder wrote it"
+        raise _no_model(path, line)
     with tempfile.TemporaryDirectory() as folder:
         private = Path(folder) / "model.weights.h5"
         private.write_bytes(weights)

@@ -1,111 +1,15 @@
-import os
 import shutil
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-import yaml
+from corpora import config, names_of, write
 
-from configs import data_config
 from vocoder.data import index as indexing
 from vocoder.data.corpus import load_corpus, split
 from vocoder.data.index import ByteStrings, build
 from vocoder.data.listing import find
-from vocoder.errors import InputError
-from vocoder.paths import asset
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    root = tmp_path / "corpus"
-    for i, name in enumerate(["a/1.wav", "a/2.flac", "a-b/3.wav", "b/c/4.WAV", "5.ogg", "6.mp3"]):
-        write(root / name, 1000 + i)
-    (root / "readme.txt").write_text("no audio")
-    (root / ".hidden.wav").write_text("no audio")
-    return root
-
-
-def write(path, frames=1000, rate=22050):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.zeros(frames), rate)
-
-
-def config(root, tmp_path, **values):
-    return data_config(root, cache=str(tmp_path / "cache"), **values)
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """The names of the files that are opened."""
-    names = []
-    look = indexing.Probes.look
-
-    def noting(self, paths):
-        names.extend(map(os.path.basename, paths))
-        return look(self, paths)
-
-    monkeypatch.setattr(indexing.Probes, "look", noting)
-    return names
-
-
-def names_of(*sides):
-    return sorted({side.name(i) for side in sides for i in range(len(side))})
-
-
-def test_finds_audio_in_the_order_of_paths(corpus):
-    found = [name.decode() for name in find(corpus, ["**/*"])]
-    assert found == ["5.ogg", "6.mp3", "a-b/3.wav", "a/1.wav", "a/2.flac", "b/c/4.WAV"]
-    assert found == sorted(found)
-
-
-@pytest.mark.parametrize(
-    ("include", "expected"),
-    [
-        (["**/*.wav"], ["a-b/3.wav", "a/1.wav", "b/c/4.WAV"]),
-        (["**/*.WAV"], ["a-b/3.wav", "a/1.wav", "b/c/4.WAV"]),
-        (["b/c/?.Wav", "A/1.wav"], ["b/c/4.WAV"]),
-        (["a/*"], ["a/1.wav", "a/2.flac"]),
-        (["*/*.wav", "*.mp3"], ["6.mp3", "a-b/3.wav", "a/1.wav"]),
-        (["**/[12].*"], ["a/1.wav", "a/2.flac"]),
-        (["**/?.[!wof]*"], ["6.mp3", "b/c/4.WAV"]),
-        (["a/**/*"], ["a/1.wav", "a/2.flac"]),
-    ],
-)
-def test_patterns(corpus, include, expected):
-    assert [name.decode() for name in find(corpus, include)] == expected
-
-
-@pytest.mark.parametrize("name", ["folder", "libritts", "ljspeech", "vctk"])
-def test_extensions_in_capitals_in_every_corpus(name, tmp_path):
-    include = yaml.safe_load((asset("configs/data") / f"{name}.yaml").read_text())["include"]
-    folder = {"vctk": "wav48/p225", "ljspeech": "wavs", "libritts": "84/121550"}.get(name, "a")
-    for file in ("1.wav", "2.WAV", "3.Wav", "4.txt"):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / file).touch()
-    found = [found.decode() for found in find(tmp_path, include)]
-    assert found == [f"{folder}/{file}" for file in ("1.wav", "2.WAV", "3.Wav")]
-
-
-def test_a_folder_that_cannot_be_read_costs_a_warning(corpus, caplog):
-    folder, name = os.open(corpus, os.O_RDONLY), "n" * 200
-    try:  # deeper than a path may be long
-        for _ in range(30):
-            os.mkdir(name, dir_fd=folder)
-            below = os.open(name, os.O_RDONLY, dir_fd=folder)
-            os.close(folder)
-            folder = below
-    finally:
-        os.close(folder)
-    assert len(list(find(corpus, ["**/*"]))) == 6
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("left out: ") and "the folder can't be read" in line
-
-
-def test_links_in_a_circle_end(corpus):
-    (corpus / "a" / "up").symlink_to(corpus, target_is_directory=True)
-    assert len(list(find(corpus, ["**/*"]))) == 6
 
 
 def test_holds_what_the_headers_say(corpus, tmp_path):
@@ -209,79 +113,6 @@ def test_unreadable_files_are_left_out(corpus, tmp_path, caplog):
     assert len(lines) == 1 and "left out" in lines[0]
 
 
-def test_split_is_stable():
-    names = [f"speaker{i % 7}/{i:05d}.wav".encode() for i in range(4000)]
-    some, all_ = ByteStrings.of(names[::2]), ByteStrings.of(names)
-    few, many = split(some, 0.1), split(all_, 0.1)
-    np.testing.assert_array_equal(few, many[::2])
-    assert 0.08 < many.mean() < 0.12
-    assert (split(all_, 0.2) >= many).all()
-
-
-def test_each_side_has_a_file(caplog):
-    names = ByteStrings.of([b"a.wav", b"b.wav", b"c.wav"])
-    assert split(names, 0.0).sum() == 1
-    assert "validates" in caplog.text
-    assert split(names, 0.9999999).sum() == 2
-    assert split(ByteStrings.of([b"a.wav"]), 0.1).tolist() == [True]
-
-
-def test_a_single_file_is_on_both_sides(tmp_path, caplog):
-    write(tmp_path / "corpus" / "a.wav")
-    train, validation = load_corpus(config(tmp_path / "corpus", tmp_path))
-    assert names_of(train) == names_of(validation) == ["a.wav"]
-    assert "a single file" in caplog.text
-
-
-def test_lists(corpus, tmp_path, opened):
-    (tmp_path / "train.txt").write_text("a/1|some text|more\n\na-b/3.wav\nb/c/4.WAV\n")
-    (tmp_path / "validation.txt").write_text(f"a/2|text\n{corpus}/5.ogg\n", encoding="utf-8-sig")
-    lists = {
-        "train_list": str(tmp_path / "train.txt"),
-        "validation_list": str(tmp_path / "validation.txt"),
-    }
-    train, validation = load_corpus(config(corpus, tmp_path, **lists))
-    assert names_of(train) == ["a-b/3.wav", "a/1.wav", "b/c/4.WAV"]
-    assert names_of(validation) == ["5.ogg", "a/2.flac"]
-    assert "6.mp3" not in opened
-    lists.pop("train_list")
-    train, validation = load_corpus(config(corpus, tmp_path, **lists))
-    assert names_of(train) == ["6.mp3", "a-b/3.wav", "a/1.wav", "b/c/4.WAV"]
-    assert names_of(validation) == ["5.ogg", "a/2.flac"]
-    train, validation = load_corpus(
-        config(corpus, tmp_path, train_list=str(tmp_path / "train.txt"))
-    )
-    assert len(train) + len(validation) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a/1\nnone|x\n", r"data\.train_list: .*train\.txt, line 2: none is not a file below"),
-        ("../x.wav\n", r"line 1: \.\./x\.wav is not below data\.root"),
-        ("\n", r"data\.train_list: .* lists no file"),
-        (None, r"data\.train_list: .* can't be read"),
-    ],
-)
-def test_lists_at_fault(corpus, tmp_path, text, message):
-    if text is not None:
-        (tmp_path / "train.txt").write_text(text)
-    with pytest.raises(InputError, match=message):
-        load_corpus(config(corpus, tmp_path, train_list=str(tmp_path / "train.txt")))
-
-
-def test_roots_at_fault(corpus, tmp_path):
-    for root in ("", "???"):
-        with pytest.raises(InputError, match=r"data\.root: missing; give data\.root=FOLDER"):
-            load_corpus(config(root, tmp_path))
-    with pytest.raises(InputError, match=r"data\.root: .*none is not a folder"):
-        load_corpus(config(tmp_path / "none", tmp_path))
-    with pytest.raises(InputError, match=r"no audio found below .* \(patterns \*\.xyz\)"):
-        load_corpus(config(corpus, tmp_path, include=["*.xyz"]))
-    with pytest.raises(InputError, match=r"data\.include: empty"):
-        load_corpus(config(corpus, tmp_path, include=[]))
-
-
 def test_a_cache_that_cannot_be_written_is_no_end(corpus, tmp_path, caplog):
     (tmp_path / "cache").write_text("a file")
     assert len(names_of(*load_corpus(config(corpus, tmp_path)))) == 6
@@ -303,10 +134,3 @@ def test_memory_of_a_million_files(tmp_path, monkeypatch):
     assert sum(map(len, sides)) == count
     assert held / count < 300
     assert peak / count < 600
-
-
-def test_samples_of_a_run_are_no_recordings(tmp_path):
-    (tmp_path / "run/samples").mkdir(parents=True)
-    for name in ("a.wav", "run/samples/b.wav", "run/losses.csv", "run/overrides.yaml"):
-        (tmp_path / name).touch()
-    assert list(find(tmp_path, ["**/*"])) == [b"a.wav"]

@@ -30,7 +30,7 @@ def convert(checkpoint: Path, config: Path, out: Path):
     from vocoder.convert import bigvgan, discriminators, hifigan, reading, vocos
 
     # Each says whether a config is its own (`matches`), builds the generator of it (`build`), where
-    # the original's arrays go in it (`places`), how the name of one of them begins (`ANCHOR`), and
+    # the original's arrays go in it (`weights`), how the name of one of them begins (`ANCHOR`), and
     # which names of a checkpoint are no weights (`is_buffer`). The first that matches counts.
     formats = (vocos, bigvgan, hifigan)
     _check_out(out, checkpoint, config)
@@ -49,7 +49,7 @@ def convert(checkpoint: Path, config: Path, out: Path):
         state = {name: value for name, value in state.items() if not kind.is_buffer(name)}
         state = reading.fold(state)
         model = _built(generator, state, checkpoint, config)
-        reading.assign(kind.places(model), state, checkpoint, kind.NAME)
+        reading.assign(kind.weights(model), state, checkpoint, kind.NAME)
     _save(model, out)
     return model
 

@@ -1,7 +1,7 @@
 """Checkpoints of BigVGAN (github.com/NVIDIA/BigVGAN)."""
 
 from vocoder.convert import hifigan, reading
-from vocoder.convert.reading import Place
+from vocoder.convert.reading import Weight
 from vocoder.kinds import check_bool
 
 NAME = "BigVGAN"
@@ -30,7 +30,7 @@ def is_buffer(name):
     return name.endswith((".upsample.filter", ".downsample.lowpass.filter"))
 
 
-def places(generator):
+def weights(generator):
     # HiFi-GAN's names but for one more index of the upsamplings, and the activations besides.
     for name, layer in hifigan.layers(generator):
         yield from reading.layer(f"{name}.0" if name.startswith("ups.") else name, layer)
@@ -43,6 +43,6 @@ def places(generator):
 
 
 def _snake(name, snake):
-    yield Place(f"{name}.act.alpha", snake.alpha)
+    yield Weight(f"{name}.act.alpha", snake.alpha)
     if snake.kind == "snakebeta":
-        yield Place(f"{name}.act.beta", snake.beta)
+        yield Weight(f"{name}.act.beta", snake.beta)

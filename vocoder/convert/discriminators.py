@@ -3,7 +3,7 @@
 from typing import Any
 
 from vocoder.convert import reading
-from vocoder.convert.reading import Place
+from vocoder.convert.reading import Weight
 from vocoder.errors import InputError, printable
 
 ANCHOR = "discriminators.0."
@@ -43,8 +43,8 @@ def build(loaded, checkpoint):
         state |= {f"{name}.{key}": value for key, value in of_part.items()}
     discriminators = CombinedDiscriminator(parts)
     discriminators.build()
-    places = [place for part in parts for place in _places(part)]
-    reading.assign(places, state, checkpoint, "HiFi-GAN's discriminators")
+    weights = [weight for part in parts for weight in _weights(part)]
+    reading.assign(weights, state, checkpoint, "HiFi-GAN's discriminators")
     return discriminators
 
 
@@ -74,7 +74,7 @@ def _some_kernel(state, layer):
     return None
 
 
-def _places(discriminator):
+def _weights(discriminator):
     """Where each of the original's numbers goes in an MPD or MSD of ours."""
     flat = (1,) if discriminator.name == "mpd" else ()  # its kernels have two axes there
     for i, (stack, score) in enumerate(
@@ -86,11 +86,11 @@ def _places(discriminator):
             _, taps, channels, filters = layer._kernel.shape
             shape = (filters, channels, taps, *flat)
             if hasattr(layer, "g"):
-                yield Place(f"{name}.weight_g", layer.g, (filters, 1, 1, *flat))
-                yield Place(f"{name}.weight_v", layer.v, shape)
+                yield Weight(f"{name}.weight_g", layer.g, (filters, 1, 1, *flat))
+                yield Weight(f"{name}.weight_v", layer.v, shape)
             else:
-                yield Place(f"{name}.weight_orig", layer._kernel, shape)
-                yield Place(f"{name}.weight_u", layer.u)
+                yield Weight(f"{name}.weight_orig", layer._kernel, shape)
+                yield Weight(f"{name}.weight_u", layer.u)
                 # Channels, then taps there; taps, then channels here.
-                yield Place(f"{name}.weight_v", layer.v, axes=(channels, taps))
-            yield Place(f"{name}.bias", layer.bias)
+                yield Weight(f"{name}.weight_v", layer.v, axes=(channels, taps))
+            yield Weight(f"{name}.bias", layer.bias)

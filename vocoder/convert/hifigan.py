@@ -72,6 +72,6 @@ def layers(generator):
     yield "conv_post", generator.conv_post
 
 
-def places(generator):
+def weights(generator):
     for name, layer in layers(generator):
         yield from reading.layer(name, layer)

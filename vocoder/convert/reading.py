@@ -224,8 +224,8 @@ def fold(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
-class Place(NamedTuple):
-    """Where an array of a checkpoint goes.
+class Weight(NamedTuple):
+    """A weight of a checkpoint, and the variable that it is here.
 
     Attributes:
         name: PyTorch's.
@@ -241,17 +241,17 @@ class Place(NamedTuple):
 
 
 def layer(name: str, convolution):
-    """Places of the kernel and the bias of a convolution or dense layer."""
-    yield Place(f"{name}.weight", convolution.kernel)
+    """The kernel and the bias of a convolution or dense layer."""
+    yield Weight(f"{name}.weight", convolution.kernel)
     if convolution.use_bias:
-        yield Place(f"{name}.bias", convolution.bias)
+        yield Weight(f"{name}.bias", convolution.bias)
 
 
-def assign(places: Iterable[Place], state: dict[str, np.ndarray], path: Path, what: str) -> None:
+def assign(weights: Iterable[Weight], state: dict[str, np.ndarray], path: Path, what: str) -> None:
     """Assigns the arrays of a checkpoint, whose axes come in the reverse order of ours.
 
     Args:
-        places: Of all arrays.
+        weights: Of all arrays.
         state: Arrays by name.
         path: The checkpoint, for messages.
         what: The network, for messages.
@@ -262,7 +262,7 @@ def assign(places: Iterable[Place], state: dict[str, np.ndarray], path: Path, wh
     """
     missing, misshapen, values = [], [], []
     left = dict(state)
-    for name, variable, shape, axes in places:
+    for name, variable, shape, axes in weights:
         value = left.pop(name, None)
         expected = shape or tuple(reversed(variable.shape))
         if value is None:

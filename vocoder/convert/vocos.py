@@ -5,7 +5,7 @@ import dataclasses
 from vocoder import registry
 from vocoder.audio.settings import AudioConfig
 from vocoder.convert import reading
-from vocoder.convert.reading import Place
+from vocoder.convert.reading import Weight
 
 NAME = "Vocos"
 ANCHOR = "backbone.embed."
@@ -140,14 +140,14 @@ def is_buffer(name):
     return name.startswith(others) or name == "head.istft.window"
 
 
-def places(generator):
+def weights(generator):
     yield from reading.layer("backbone.embed", generator.embed)
     yield from _norm("backbone.norm", generator.norm)
     for i, block in enumerate(generator.blocks):
         prefix = f"backbone.convnext.{i}"
-        yield Place(f"{prefix}.gamma", block.gamma)
-        yield Place(f"{prefix}.dwconv.weight", block.depthwise.kernel)
-        yield Place(f"{prefix}.dwconv.bias", block.depthwise.bias)
+        yield Weight(f"{prefix}.gamma", block.gamma)
+        yield Weight(f"{prefix}.dwconv.weight", block.depthwise.kernel)
+        yield Weight(f"{prefix}.dwconv.bias", block.depthwise.bias)
         yield from _norm(f"{prefix}.norm", block.norm)
         yield from reading.layer(f"{prefix}.pwconv1", block.expand)
         yield from reading.layer(f"{prefix}.pwconv2", block.project)
@@ -156,5 +156,5 @@ def places(generator):
 
 
 def _norm(name, norm):
-    yield Place(f"{name}.weight", norm.gamma)
-    yield Place(f"{name}.bias", norm.beta)
+    yield Weight(f"{name}.weight", norm.gamma)
+    yield Weight(f"{name}.bias", norm.beta)

@@ -102,7 +102,7 @@ class Generator(keras.Model):
             x = ops.cast(x, "float32") + ops.pad(magnitude, [[0, 0], [0, 0], [0, others]])
         return self.head(x)
 
-    def through(self, block, x):
+    def remat(self, block, x):
         """What a block makes of `x`, with or without `rematerialization`."""
         return keras.remat(block)(x) if self.rematerialization else block(x)
 

@@ -154,7 +154,7 @@ class UpsamplingGenerator(Generator):
 
     def averaged(self, blocks, x):
         """The mean of what the blocks make of `x`."""
-        return sum(self.through(block, x) for block in blocks) / len(blocks)
+        return sum(self.remat(block, x) for block in blocks) / len(blocks)
 
     @property
     def receptive_field(self):

@@ -87,7 +87,7 @@ class Vocos(Generator):
     def call(self, features):
         x = self.norm(self.embed(features["mel"]))
         for block in self.blocks:
-            x = self.through(block, x)
+            x = self.remat(block, x)
         return self.samples(self.out(self.final_norm(x)), features)
 
     @property

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import yaml
+from corpora import write
 
 from vocoder.data.listing import find
 from vocoder.paths import asset
@@ -66,3 +67,12 @@ def test_samples_of_a_run_are_no_recordings(tmp_path):
     for name in ("a.wav", "run/samples/b.wav", "run/losses.csv", "run/overrides.yaml"):
         (tmp_path / name).touch()
     assert list(find(tmp_path, ["**/*"])) == [b"a.wav"]
+
+
+@pytest.mark.parametrize(
+    "name", ["q\\w.wav", "{a,b}.wav", "!k.wav", "-n.wav", "~/x.wav", "a|b.wav"]
+)
+def test_characters_that_mean_nothing_to_pathlib(name, tmp_path):
+    write(tmp_path / name)
+    write(tmp_path / "other.wav")
+    assert list(find(tmp_path, [name])) == [name.encode()]

@@ -28,8 +28,9 @@ def find(root: Path, include: Iterable[str]) -> Iterator[bytes]:
         include: Patterns as `pathlib` reads them: "**/" is any folder, "*" any name. An extension
             may be in capitals.
     """
-    patterns = sorted({*include, *map(small_extension, include)})
-    matches = glob.compile(patterns, flags=glob.GLOBSTAR | glob.DOTGLOB | glob.CASE).match
+    # For `pathlib` a backslash is a character like any other.
+    patterns = {p.replace("\\", "\\\\") for p in (*include, *map(small_extension, include))}
+    matches = glob.compile(sorted(patterns), flags=glob.GLOBSTAR | glob.DOTGLOB | glob.CASE).match
     for name in map(os.fsdecode, _walk(os.fsencode(root))):
         small = small_extension(name)
         if os.path.splitext(small)[1] in files.EXTENSIONS and (matches(name) or matches(small)):

@@ -48,7 +48,12 @@ def train(
     from vocoder.training.log import RunLog
     from vocoder.training.run_folder import GENERATOR, locked, offer, set_aside
     from vocoder.training.session import Session
-    from vocoder.training.validation import Samples, UtteranceMetrics, higher_is_better
+    from vocoder.training.validation import (
+        Samples,
+        UtteranceMetrics,
+        check_measured,
+        directions,
+    )
 
     strategy = distribution.build_strategy(config.trainer)
     with (
@@ -67,12 +72,13 @@ def train(
                     offer(resume, run)
             print(f"done already; {limit}, and a larger number goes on")
             return
-        callbacks = build_callbacks(config)
         metrics = build_metrics(config.trainer.validation_metrics, "trainer.validation_metrics")
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             trainer = build_trainer(config, new=resume is None)
-        upwards = higher_is_better(config.trainer.best, trainer, metrics)
+        measured = directions(trainer, metrics)
+        check_measured(config.trainer.best, "trainer.best", measured)
+        callbacks = build_callbacks(config, measured)
         pipeline = AudioPipeline(config.data, config.audio, config.seed, worker.quarantine)
         checkpoints = Checkpoints(
             worker.folder,
@@ -80,7 +86,7 @@ def train(
             config.trainer.keep_checkpoints,
             writes=worker.is_chief,
             measure=config.trainer.best,
-            higher_is_better=upwards,
+            higher_is_better=measured[config.trainer.best],
         )
         if resume:
             checkpoints.restore(resume)
@@ -94,8 +100,8 @@ def train(
         names = [metric.name for metric in trainer.metrics]
         count = config.trainer.validation_utterances if worker.is_chief and metrics else 0
         utterances = pipeline.utterances(count)
-        measured = UtteranceMetrics(metrics, utterances, config.audio.sample_rate)
-        log = RunLog(worker.folder, names, kept_step, measured.names)
+        rated = UtteranceMetrics(metrics, utterances, config.audio.sample_rate)
+        log = RunLog(worker.folder, names, kept_step, rated.names)
         log.keep("config.yaml", text)
         log.keep(OVERRIDES, yaml.safe_dump(overrides))
         log.text("config", text)
@@ -110,7 +116,7 @@ def train(
             checkpoints,
             worker.share(pipeline.validation),
             pipeline.validation_steps,
-            measured,
+            rated,
             samples,
             pipeline.files_of,
             interruption,

@@ -27,7 +27,7 @@ from vocoder.training.checkpoints import Checkpoints, complete
 from vocoder.training.distribution import worker
 from vocoder.training.gan import AdversarialTrainer
 from vocoder.training.optimizer import build_discriminator_optimizer, build_optimizer
-from vocoder.training.validation import higher_is_better
+from vocoder.training.validation import check_measured, directions
 
 EXPERIMENTS = sorted(path.stem for path in asset("configs").glob("experiment/*.yaml"))
 NARROW = {
@@ -395,9 +395,9 @@ def test_training_really_trains():
 
 def test_what_discriminators_say_can_not_be_best():
     trainer = tiny()
-    assert not higher_is_better("mel", trainer, [])
+    assert directions(trainer, [])["mel"] is False
     with pytest.raises(InputError, match=r"^trainer\.best: .*it has: loss, waveform, mel;"):
-        higher_is_better("adversarial", trainer, [])
+        check_measured("adversarial", "trainer.best", directions(trainer, []))
 
 
 @pytest.mark.slow

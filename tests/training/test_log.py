@@ -1,6 +1,7 @@
 """What a run writes down, and what is left of it when it is begun or gone on from again."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -293,15 +294,15 @@ def test_picture_shows_the_difference(rng):
 
 
 def test_hparams_stand_beside_the_figures_once(tmp_path):
-    run = tmp_path / "run"
+    run = tmp_path / "r\udce9n"  # a name that is no text
     for start_step in (0, 2):  # the second goes on
         log = RunLog(run, ["loss"], start_step)
-        log.hparams({"optimizer.learning_rate": 1e-3, "generator": "vocos", "seed": 3})
+        log.hparams({"optimizer.learning_rate": 1e-3, "data.root": "\udce9", "seed": 3})
         log.scalars("validation", start_step + 1, {"loss": 0.5})
     (path,) = (run / "tensorboard").glob("*tfevents*")
-    events = EventAccumulator(str(path)).Reload()
+    events = EventAccumulator(str(shutil.copy(path, tmp_path / path.name))).Reload()
     assert events.PluginTagToContent("hparams").keys() == {metadata.SESSION_START_INFO_TAG}
     content = events.PluginTagToContent("hparams")[metadata.SESSION_START_INFO_TAG]
     found = metadata.parse_session_start_info_plugin_data(content).hparams
     assert found["optimizer.learning_rate"].number_value == 1e-3
-    assert found["generator"].string_value == "vocos" and found["seed"].number_value == 3
+    assert found["data.root"].string_value == "\\xe9" and found["seed"].number_value == 3

@@ -1,5 +1,7 @@
 """Means over utterances, and what can tell the best checkpoint."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,9 +10,10 @@ from vocoder.errors import InputError
 from vocoder.evaluation.metric import Measure, Metric, build_metrics
 from vocoder.generators import HiFiGAN
 from vocoder.losses import LossCfg, MultiLoss, WaveformL1Loss
+from vocoder.training.build import build_callbacks
 from vocoder.training.distribution import of_chief
 from vocoder.training.trainer import ReconstructionTrainer
-from vocoder.training.validation import UtteranceMetrics, higher_is_better
+from vocoder.training.validation import UtteranceMetrics, check_measured, directions
 
 HEAD = {"name": "istft", "n_fft": 16, "hop_length": 4}
 
@@ -102,24 +105,44 @@ def test_the_measure_says_which_way_is_up():
     assert len(metrics) == 1
     metrics.append(Levels())
     expected = {"loss": False, "l1": False, "mr_stft": False, "distance": False, "level": True}
-    assert {name: higher_is_better(name, trainer, metrics) for name in expected} == expected
+    assert directions(trainer, metrics) == expected
 
 
 def test_what_is_not_measured_can_not_be_best():
     trainer = trainer_on("l1")
     message = r"^trainer\.best: validation has no 'pesq_wb' .it has: loss, l1, level, distance; "
     with pytest.raises(InputError, match=message):
-        higher_is_better("pesq_wb", trainer, [Levels()])
+        check_measured("pesq_wb", "trainer.best", directions(trainer, [Levels()]))
     with pytest.raises(InputError, match=r"^trainer\.best: .* 'gradient_norm' .it has: loss, l1;"):
-        higher_is_better("gradient_norm", trainer, [])
+        check_measured("gradient_norm", "trainer.best", directions(trainer, []))
 
 
 def test_a_term_has_another_name_than_a_measure():
     with pytest.raises(InputError, match=r"^loss\.terms\.level: trainer\.validation_metrics"):
-        higher_is_better("loss", trainer_on("level"), [Levels()])
+        directions(trainer_on("level"), [Levels()])
 
 
 @pytest.mark.parametrize("name", ["step", "split", "gradient_norm", "learning_rate"])
 def test_a_term_has_another_name_than_what_is_logged_besides(name):
     with pytest.raises(InputError, match=rf"^loss\.terms\.{name}: a run logs something else"):
-        higher_is_better("loss", trainer_on(name), [])
+        directions(trainer_on(name), [])
+
+
+def stopping(**arguments):
+    node = {"callback": "early_stopping"} | arguments
+    measured = directions(trainer_on("l1"), [Levels()])
+    (callback,) = build_callbacks(SimpleNamespace(callbacks={"stop": node}), measured)
+    callback.set_model(trainer_on("l1"))
+    callback.on_train_begin()
+    return callback.mode
+
+
+def test_callbacks_are_told_which_way_is_up():
+    assert stopping() == stopping(monitor="val_l1") == "min"
+    assert stopping(monitor="val_level", patience=3, min_delta=0.1) == "max"
+    assert stopping(monitor="val_level", mode="min") == "min"
+    message = r"^callbacks\.stop\.monitor: validation has no 'val_l2' .it has: loss, l1, level"
+    with pytest.raises(InputError, match=message.replace("val_", "")):
+        stopping(monitor="val_l2")
+    with pytest.raises(InputError, match=r"^callbacks\.stop\.patience: must be a whole number"):
+        stopping(patience="many")

@@ -1,6 +1,7 @@
 """From a config to a trainer that `fit` can run."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from vocoder import registry
 from vocoder.config import RunConfig
@@ -15,6 +16,7 @@ from vocoder.training.gan import AdversarialTrainer
 from vocoder.training.optimizer import build_discriminator_optimizer, build_optimizer
 from vocoder.training.run_folder import GENERATOR, generators_of
 from vocoder.training.trainer import ReconstructionTrainer, Trainer
+from vocoder.training.validation import check_measured
 
 
 def build_generator(config: RunConfig):
@@ -69,8 +71,14 @@ def build_trainer(config: RunConfig, new: bool = True) -> Trainer:
     return trainer
 
 
-def build_callbacks(config: RunConfig) -> list:
+def build_callbacks(config: RunConfig, measured: Mapping[str, bool]) -> list:
     """Those of `{NAME: {callback: CALLBACK, argument: value, ...}, ...}`.
+
+    What one monitors, "val_NAME", must be measured, and Keras is told which way is up.
+
+    Args:
+        config: Of the run.
+        measured: Of `vocoder.training.validation.directions`.
 
     Raises:
         InputError: Names the key.
@@ -81,7 +89,13 @@ def build_callbacks(config: RunConfig) -> list:
         if not isinstance(node, dict):
             raise InputError(f"{key}: must be a mapping such as {{callback: early_stopping}}")
         kinds = {"min_delta": Number}  # whose default is a whole number
-        found.append(registry.build(registry.CALLBACKS, node, key, "callback", kinds=kinds))
+        callback = registry.build(registry.CALLBACKS, node, key, "callback", kinds=kinds)
+        if monitor := getattr(callback, "monitor", None):
+            name = monitor.removeprefix("val_")
+            check_measured(name, f"{key}.monitor", measured)
+            if "mode" not in node:
+                callback.mode = "max" if measured[name] else "min"
+        found.append(callback)
     return found
 
 

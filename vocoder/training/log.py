@@ -147,10 +147,12 @@ class RunLog:
         folder = self.run / "tensorboard"
         if any(folder.glob("*tfevents*")):  # of an earlier session
             return
+        # TensorBoard takes text alone, which a path need not be.
+        shown = {printable(k): printable(v) if isinstance(v, str) else v for k, v in values.items()}
         with self._writing():
             writer = tf.summary.create_file_writer(os.fsencode(folder))
             with writer.as_default():
-                hp.hparams(dict(values), trial_id=str(self.run.resolve()))
+                hp.hparams(shown, trial_id=printable(self.run.resolve()))
             writer.close()
 
     def sample(self, step, name, waveform, synthesised, mel, synthesised_mel, sample_rate):

@@ -1,7 +1,7 @@
 """What is measured and written at a validation beside the losses, and what tells the best."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -103,16 +103,15 @@ class Samples:
         self.paths = paths
 
 
-def higher_is_better(best: str, trainer: Trainer, metrics: Sequence) -> bool:
-    """Whether the best checkpoint is that with the highest value of `best`, or the lowest.
+def directions(trainer: Trainer, metrics: Sequence) -> dict[str, bool]:
+    """What validation measures, by name, and whether more of it is better.
 
     Args:
-        best: "loss", a part of it that validation has, or a measure of one of the metrics.
         trainer: A compiled trainer.
         metrics: Of `vocoder.evaluation`, built.
 
     Raises:
-        InputError: Nothing of that name is measured, or a loss has the name of something else.
+        InputError: A loss has the name of something else that a run logs.
     """
     names = [metric.name for metric in trainer.metrics]
     for part in trainer.loss.metrics:
@@ -122,16 +121,27 @@ def higher_is_better(best: str, trainer: Trainer, metrics: Sequence) -> bool:
                 "another"
             )
     measures = {measure.name: measure for metric in metrics for measure in metric.measures}
-    for name in {metric.name for metric in trainer.metrics} & set(measures):
+    for name in set(names) & set(measures):
         raise InputError(
             f"loss.terms.{name}: trainer.validation_metrics measures something of that name; "
             "give the term another"
         )
     # What discriminators say is not asked in validation.
     losses = ["loss", *(part.name for part in trainer.loss.parts if part.of != FEATURES)]
-    if best not in (*losses, *measures):
+    higher = {name: measure.higher_is_better for name, measure in measures.items()}
+    return dict.fromkeys(losses, False) | higher
+
+
+def check_measured(name: str, key: str, measured: Mapping[str, bool]) -> None:
+    """Raises `InputError` unless validation measures it.
+
+    Args:
+        name: What is to be measured.
+        key: Of the config, that asks for it.
+        measured: Of `directions`.
+    """
+    if name not in measured:
         raise InputError(
-            f"trainer.best: validation has no {best!r} (it has: {', '.join((*losses, *measures))}; "
+            f"{key}: validation has no {name!r} (it has: {', '.join(measured)}; "
             "trainer.validation_metrics adds others)"
         )
-    return best in measures and measures[best].higher_is_better

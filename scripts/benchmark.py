@@ -140,7 +140,7 @@ def training_steps(config: RunConfig, batch) -> dict:
             metric = keras.metrics.MeanMetricWrapper
             again = [metric(part.loss.call, name=part.name) for part in multi.parts]
             loss = SummedByHand(multi.parts, again)
-        trainer.compile(build_optimizer(config.trainer), loss=loss)
+        trainer.compile(build_optimizer(config), loss=loss)
         trainer.train_step(batch)
         steps[name] = tf.function(lambda trainer=trainer: trainer.train_step(batch))
     return steps

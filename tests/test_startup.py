@@ -166,6 +166,7 @@ def test_a_user_without_a_home(home):
     assert not os.path.exists("/nonexistent")
 
 
+@pytest.mark.slow
 def test_a_user_with_a_home(tmp_path):
     done = python(WITHOUT_A_HOME, env={"HOME": str(tmp_path)})
     assert done.stdout.split() == ["None"] * 4

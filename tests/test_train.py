@@ -132,6 +132,7 @@ def checkpoints_of(folder):
     return [int(path.name.removeprefix("step-")) for path in complete(folder)]
 
 
+@pytest.mark.slow
 def test_an_earlier_checkpoint_is_gone_on_from(recordings, tmp_path, capsys):
     """Its later steps are set aside, and everything tells of the new ones alone."""
     folder = tmp_path / "r"
@@ -162,6 +163,7 @@ def test_an_earlier_checkpoint_is_gone_on_from(recordings, tmp_path, capsys):
     vocoder.load(aside)
 
 
+@pytest.mark.slow
 def test_a_new_run_in_the_folder_of_another(recordings, tmp_path, capsys):
     folder = tmp_path / "r"
     for seed in (0, 1):
@@ -196,6 +198,7 @@ def test_a_finished_run_is_done_already(recordings, tmp_path, capsys):
         session(folder, recordings, f"trainer.resume={folder}")
 
 
+@pytest.mark.slow
 def test_what_a_run_began_with_is_not_needed_to_go_on(recordings, tmp_path):
     session(tmp_path / "before", recordings, "trainer.max_steps=1")
     begin = [f"trainer.pretrained={tmp_path}/before"]
@@ -207,6 +210,7 @@ def test_what_a_run_began_with_is_not_needed_to_go_on(recordings, tmp_path):
         session(tmp_path / "new", recordings, *begin)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_run_may_change(recordings, tmp_path):
     folder = tmp_path / "r"
     session(folder, recordings)
@@ -220,6 +224,7 @@ def test_the_loss_of_a_run_may_change(recordings, tmp_path):
         assert [bool(row["mse"]) for row in found] == [row["step"] == "3" for row in found]
 
 
+@pytest.mark.slow
 def test_a_validation_clip_may_be_shorter_than_anything(tmp_path, caplog):
     """Than the window of the picture's mel, than a frame, than what metrics need."""
     corpus = tmp_path / "corpus"
@@ -286,6 +291,7 @@ def test_generator_alone_makes_audio(trained, tmp_path):
         np.testing.assert_array_equal(vocoder.load(other).synthesize(mel), wave)
 
 
+@pytest.mark.slow
 def test_resuming_goes_on_as_if_never_stopped(recordings, tmp_path):
     """Four steps straight, and two, stop, two: the same curves, from the same batches."""
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
@@ -309,6 +315,7 @@ def test_resuming_goes_on_as_if_never_stopped(recordings, tmp_path):
     np.testing.assert_allclose(*waves, atol=1e-6)  # sums depend on where buffers lie
 
 
+@pytest.mark.slow
 def test_steps_that_a_resumed_run_does_again_are_written_once(recordings, tmp_path):
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
     assert run(*common, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
@@ -318,6 +325,7 @@ def test_steps_that_a_resumed_run_does_again_are_written_once(recordings, tmp_pa
     assert len(steps) == len(set(steps)) == 7
 
 
+@pytest.mark.slow
 def test_last_and_best_checkpoints_are_kept(recordings, tmp_path):
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
     # A rate that makes it worse after the first steps, so that the best is not among the last.
@@ -333,6 +341,7 @@ def test_last_and_best_checkpoints_are_kept(recordings, tmp_path):
     assert kept == sorted({f"step-{step:08d}" for step in (best, 6, 8)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(recordings, tmp_path, precision):
     common = [*TINY, "data=folder", f"data.root={recordings}", f"data.cache={tmp_path}"]
@@ -426,6 +435,7 @@ def test_mistakes_about_metrics_are_told_first(override, message, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
     (tmp_path / "corpus").mkdir()
     for i in range(3):
@@ -444,6 +454,7 @@ def test_a_file_that_breaks_while_training_is_named(recordings, tmp_path):
     assert (tmp_path / "r/generator.keras").exists()
 
 
+@pytest.mark.slow
 def test_another_network_can_not_resume(trained, tmp_path):
     folder, _ = trained
     before = (folder / "overrides.yaml").read_text()

@@ -71,6 +71,7 @@ def fit(strategy, settings, steps=20, nan_at=None):
     return steps_logs, trainer.evaluate(validation, steps=3, verbose=0, return_dict=True), trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_replicas_train_and_evaluate_as_one(name, two_replicas):
     settings, steps, first = SETTINGS[name]

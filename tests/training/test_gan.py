@@ -159,6 +159,7 @@ def test_a_step_equals_the_originals(golden):
         assert found == pytest.approx(float(norm), rel=1e-3), name
 
 
+@pytest.mark.slow
 def test_two_replicas_do_as_one(two_replicas):
     mel, wave = batches(3)
     phases = ["trainer.discriminator_start=1", "trainer.discriminator_warmup=1"]
@@ -339,6 +340,7 @@ def test_a_step_of_two_replicas_is_all_or_nothing(side, two_replicas):
     assert not any(metric.count.numpy() for metric in trainer.metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_both_sides(precision):
     trainer = tiny(f"trainer.precision={precision}", "optimizer.global_clipnorm=1")

@@ -93,7 +93,7 @@ def test_an_event_that_was_being_written_is_no_hindrance(tmp_path):
     os.truncate(path, path.stat().st_size - 5)
     write(RunLog(tmp_path, ["loss"], start_step=2), [3])
     _, curves = scalars(tmp_path, "train")
-    assert list(curves["loss/total"]) == [1, 3]
+    assert sorted(curves["loss/total"]) == [1, 3]  # of two files of one second
 
 
 def test_values_of_a_term_that_is_gone_stay(tmp_path):
